@@ -1,0 +1,5 @@
+"""mec: compressed embeddings for CTR models."""
+
+from mec.version import __version__
+
+__all__ = ["__version__"]

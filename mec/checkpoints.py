@@ -1,0 +1,45 @@
+"""Training state on disk, so that a killed step goes on where it was.
+
+A checkpoint is keyed by everything that shapes the training: another data version, config or code
+never resumes it. Files are written beside and renamed, so a kill leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mec.bundle import code_hash, json_hash
+
+
+class Checkpoints:
+    """The newest state of one training.
+
+    Args:
+        directory: Shared by all trainings of a run.
+        name: The step.
+        key: JSON value of the inputs' uuids and the settings.
+    """
+
+    def __init__(self, directory: Path, name: str, key: object) -> None:
+        self.path = Path(directory) / f"{name}-{json_hash([key, code_hash()])[:16]}.pt"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the kept state."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".part")
+        torch.save(state, temporary)
+        temporary.replace(self.path)
+
+    def load(self) -> dict[str, Any] | None:
+        """The kept state, or None. Tensors and plain values only are read (``weights_only``)."""
+        if not self.path.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        return state
+
+    def clear(self) -> None:
+        """Forget the state: the step's bundle is complete."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""The command line: ``mec run``, ``mec compile``, ``mec config``, ``mec synth``, ``mec version``.
+
+Commands import what they need when they run: ``mec --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from mec.config import load_config
+from mec.errors import MecError
+from mec.version import __version__
+
+_SET_HELP = "Change one setting, such as quantize.num_codes=2; give it as often as you like."
+_overrides = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=_SET_HELP)
+_config = click.argument("config", type=click.Path(path_type=Path))
+
+
+class _Commands(click.Group):
+    """Ends with 2 and one message when the user's input is wrong, with 130 after Ctrl-C."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MecError as error:
+            if ctx.meta.get("debug"):
+                traceback.print_exc()
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mec", message="%(prog)s %(version)s")
+def main() -> None:
+    """Compressed embeddings for CTR models: from raw rows to a registered model.
+
+    \b
+    Examples:
+      mec run configs/demo.yaml                      the whole pipeline on synthetic rows
+      mec run configs/ml1m.yaml --set data.path=…    on your own copy of a data set
+      mec config --explain quantize                  which settings there are
+    """
+
+
+@main.command()
+@_config
+@_overrides
+@click.option(
+    "--runner",
+    type=click.Choice(["subprocess", "docker"]),
+    default="subprocess",
+    show_default=True,
+    help="Each step in a process, or in a container of the `image` setting.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Directory of the run.  [default: runs/NAME-TIME]")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    config: Path,
+    overrides: tuple[str, ...],
+    runner: Literal["subprocess", "docker"],
+    out: Path | None,
+    debug: bool,
+) -> None:
+    """Run the train pipeline on this machine with the settings in CONFIG.
+
+    Every run has a directory with its settings (config.yaml), results (summary.json, report.html), artifacts
+    (bundles/) and log (run.log). Running again with the same --out goes on where the run was stopped, and takes
+    every finished step whose settings, input and code are the same.
+
+    \b
+    Examples:
+      mec run configs/demo.yaml
+      mec run configs/ml1m.yaml --out runs/ml1m
+      mec run configs/ml1m.yaml --out runs/ml1m --set quantize.num_codes=2 --set train.model=pnn
+
+    Exit code: 0 finished, 2 wrong input or settings, 1 a step crashed, 130 interrupted.
+    """
+    ctx.meta["debug"] = debug
+    settings = load_config(config, overrides)
+    if out is None:
+        out = Path("runs", f"{settings.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    from mec.cli_run import run_and_show
+
+    ctx.exit(run_and_show(settings, out, runner, debug=debug))
+
+
+@main.command(name="compile")
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@_overrides
+@click.option("--image", metavar="NAME@sha256:…", help="Container image of the steps.  [default: the `image` setting]")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write train.yaml to.")
+def compile_(config: Path | None, overrides: tuple[str, ...], image: str | None, out: Path) -> None:
+    """Compile the train pipeline to YAML for a Kubeflow cluster.
+
+    With CONFIG, its settings become the defaults of the pipeline's parameters.
+
+    \b
+    Examples:
+      mec compile --image registry.example/mec@sha256:… --out build
+      mec compile configs/criteo.yaml --set store=/mnt/mec --set data.path=/mnt/criteo --image … --out build
+    """
+    if config is None and overrides:
+        raise click.UsageError("--set changes settings of a CONFIG: name one")
+    settings = None if config is None else load_config(config, overrides)
+    image = image or (settings.image if settings is not None else None)
+    if image is None:
+        raise click.UsageError("no image: pass --image NAME@sha256:…, or a CONFIG that sets `image`")
+    from pipelines.compiling import compile_train
+
+    click.echo(compile_train(image, out, settings))
+
+
+@main.command(name="config")
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@_overrides
+@click.option("--explain", metavar="SECTION", help="List the settings of a section; `all` for the sections themselves.")
+def config_(config: Path | None, overrides: tuple[str, ...], explain: str | None) -> None:
+    """Print the settings in CONFIG with every default filled in, or explain settings.
+
+    \b
+    Examples:
+      mec config configs/ml1m.yaml --set seed=3      what a run would use
+      mec config --explain all                       which sections there are
+      mec config --explain data.split                what a section's settings mean
+    """
+    if (config is None) == (explain is None):
+        raise click.UsageError("name a CONFIG to print, or a section to --explain")
+    from mec.cli_config import explanation, resolved
+
+    click.echo(resolved(config, overrides) if config is not None else explanation(str(explain)))
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--rows", type=click.IntRange(min=100), default=200_000, show_default=True, help="Rows to write.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every random draw.")
+@_overrides
+def synth(out: Path, rows: int, seed: int, overrides: tuple[str, ...]) -> None:
+    """Write synthetic click data to the Parquet file OUT.
+
+    Zipf-distributed values, planted latent factors, a known Bayes AUC; --set changes the generator's settings
+    (mec config --explain data.synthetic).
+
+    \b
+    Examples:
+      mec synth clicks.parquet --rows 1000000
+      mec synth drift.parquet --rows 3000000 --set num_periods=3 --set new_values=0.2
+    """
+    from mec.cli_synth import write
+
+    click.echo(write(out, rows, seed, overrides))
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"mec {__version__}")

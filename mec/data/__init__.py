@@ -1,0 +1,1 @@
+"""Rows: readers, splits, counting, vocabularies, encoded shards, the synthetic generator."""

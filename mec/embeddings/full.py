@@ -1,0 +1,120 @@
+"""Full tables with row-sparse training: a step costs the batch, never the vocabulary."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mec.data.layout import FieldLayout
+
+
+class RowSparseTable(nn.Module):
+    """All vocabularies' rows stacked into one table, trained by row-sparse Adam (Kingma & Ba 2015, lazy rows).
+
+    ``weight`` is a buffer: autograd sees only the rows that a batch touches, once each. After
+    ``backward`` the optimizer calls ``step_rows``; state and update touch those rows alone.
+
+    Args:
+        num_rows: Rows, over all vocabularies.
+        width: Floats per row: the first-order weight and D dimensions.
+    """
+
+    weight: Tensor
+    moments: Tensor
+    scratch: Tensor
+
+    def __init__(self, num_rows: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(num_rows, width))
+        # first and second moments side by side: one cache miss per row, not two
+        self.register_buffer("moments", torch.zeros(0, 2 * width), persistent=False)
+        self.register_buffer("scratch", torch.zeros(0, dtype=torch.int32), persistent=False)
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    def start_training(self) -> None:
+        """Allocate the optimizer's state: two floats per weight, one int32 per row."""
+        num_rows, width = self.weight.shape
+        self.moments = torch.zeros(num_rows, 2 * width, device=self.weight.device)
+        self.scratch = torch.zeros(num_rows, dtype=torch.int32, device=self.weight.device)
+
+    def forward(self, index: Tensor) -> Tensor:
+        """(N,) row numbers -> (N, width) rows."""
+        if not (self.training and torch.is_grad_enabled()):
+            return functional.embedding(index, self.weight)
+        unique, inverse = self._unique(index)
+        rows = functional.embedding(unique, self.weight).requires_grad_()
+        self._pending = (unique, rows)
+        return functional.embedding(inverse, rows)
+
+    def _unique(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Distinct rows (U,) and the place of each index among them (N,); linear time, no sort."""
+        place = torch.arange(index.numel(), dtype=torch.int32, device=index.device)
+        self.scratch[index] = place
+        winner = self.scratch[index]  # (N,) one position per distinct row
+        chosen = winner == place
+        rank = torch.cumsum(chosen, 0, dtype=torch.int32) - 1
+        return index[chosen], rank[winner]
+
+    @torch.no_grad()
+    def step_rows(self, step: int, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        """Adam on the rows of the last batch; ``step`` counts from 1."""
+        if self._pending is None:
+            return
+        unique, rows = self._pending
+        self._pending = None
+        if rows.grad is None:
+            return
+        grad, width = rows.grad, self.weight.shape[1]
+        moments = functional.embedding(unique, self.moments)  # (U, 2 * width)
+        first, second = moments[:, :width], moments[:, width:]
+        first.mul_(betas[0]).add_(grad, alpha=1 - betas[0])
+        second.mul_(betas[1]).addcmul_(grad, grad, value=1 - betas[1])
+        self.moments[unique] = moments
+        correction = (1 - betas[1] ** step) ** 0.5
+        denominator = second.sqrt().add_(eps * correction)
+        size = learning_rate * correction / (1 - betas[0] ** step)
+        self.weight[unique] = rows.detach().addcdiv_(first, denominator, value=-size)
+
+
+class FullEmbedding(nn.Module):
+    """One float32 row per value: the uncompressed reference, and what pre-training learns.
+
+    Args:
+        layout: Fields and vocabularies.
+        embedding_dim: D; rows are D + 1 wide, column 0 is the first-order weight.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, layout: FieldLayout, embedding_dim: int) -> None:
+        super().__init__()
+        self.layout = layout
+        self.embedding_dim = embedding_dim
+        self.table = RowSparseTable(layout.num_values, embedding_dim + 1)
+        self.register_buffer("offsets", torch.from_numpy(layout.slot_offsets()).to(torch.int32), persistent=False)
+
+    def initialise(self, generator: torch.Generator, std: float) -> None:
+        """Vectors from N(0, std^2), first-order weights 0."""
+        with torch.no_grad():
+            self.table.weight[:, 1:].normal_(0.0, std, generator=generator)
+            self.table.weight[:, 0].zero_()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, S) int32 ids -> (B, S, D + 1) rows."""
+        index = (ids + self.offsets).flatten()
+        rows: Tensor = self.table(index)
+        return rows.view(*ids.shape, -1)
+
+    def tables(self) -> dict[str, Tensor]:
+        """Views (V, D + 1) of each vocabulary's rows."""
+        views, offset = {}, 0
+        for name, size in self.layout.vocabularies:
+            views[name] = self.table.weight[offset : offset + size]
+            offset += size
+        return views
+
+    def serving_bytes(self) -> dict[str, int]:
+        """Bytes that a server must hold, by part."""
+        rows = self.layout.num_values * (self.embedding_dim + 1) * 4
+        return {"codes": 0, "codebooks": 0, "rows": rows, "index": 0, "other": 0}

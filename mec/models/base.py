@@ -1,0 +1,87 @@
+"""What a backbone is, and the registry of backbones.
+
+A backbone maps field embeddings to a logit. It never sees an id, a code or a table, so every
+backbone works with every compression method.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from mec.config import Settings
+from mec.errors import ConfigError
+from mec.registry import Registry
+
+
+class Backbone(nn.Module):
+    """Base of all backbones: built from F fields, D dimensions and its own settings."""
+
+    settings_type: ClassVar[type[Settings]]
+
+    def __init__(self, num_fields: int, embedding_dim: int, settings: Settings) -> None:
+        super().__init__()
+        self.num_fields = num_fields
+        self.embedding_dim = embedding_dim
+        self.settings = settings
+
+    def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
+        """Score a batch.
+
+        Args:
+            embeddings: (B, F, D) float32, one vector per field.
+            first_order: (B,) float32, the sum of the fields' first-order weights; None without them.
+
+        Returns:
+            (B,) logits.
+        """
+        raise TypeError(f"{type(self).__name__} defines no forward")
+
+
+BACKBONES: Registry[type[Backbone]] = Registry("backbone", "train.model")
+
+
+def build_backbone(name: str, num_fields: int, embedding_dim: int, settings: dict[str, object]) -> Backbone:
+    """Build a backbone by name.
+
+    Raises:
+        ConfigError: Unknown backbone, or settings that it does not have.
+    """
+    cls = BACKBONES.get(name)
+    try:
+        checked = cls.settings_type.model_validate(settings)
+    except ValidationError as error:
+        bad = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        known = ", ".join(cls.settings_type.model_fields) or "none"
+        raise ConfigError(f"bad settings of the backbone {name!r}", found=bad, fix=f"its settings are: {known}") from None
+    return cls(num_fields, embedding_dim, checked)
+
+
+def mlp(num_inputs: int, hidden_units: tuple[int, ...], dropout: float) -> nn.Sequential:
+    """Linear, ReLU, dropout per hidden layer: (B, num_inputs) -> (B, hidden_units[-1])."""
+    layers: list[nn.Module] = []
+    for units in hidden_units:
+        linear = nn.Linear(num_inputs, units)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ReLU()]
+        if dropout > 0:
+            layers.append(nn.Dropout(dropout))
+        num_inputs = units
+    return nn.Sequential(*layers)
+
+
+def output_layer(num_inputs: int) -> nn.Linear:
+    """(B, num_inputs) -> (B, 1), without a bias: the model adds the one bias there is."""
+    linear = nn.Linear(num_inputs, 1, bias=False)
+    nn.init.xavier_uniform_(linear.weight)
+    return linear
+
+
+def upper_triangle(num_fields: int) -> tuple[Tensor, Tensor]:
+    """Indices (P,), (P,) of the P = F (F - 1) / 2 field pairs i < j."""
+    pairs = torch.triu_indices(num_fields, num_fields, offset=1)
+    return pairs[0], pairs[1]

@@ -1,0 +1,1 @@
+"""Tables to codes: k-means codebooks, product and residual codes, packed bits."""

@@ -1,0 +1,64 @@
+"""How well a codebook codes a vocabulary: usage of its codewords and variance explained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class CodingQuality:
+    """What coding one vocabulary did.
+
+    Attributes:
+        size: V.
+        live_codewords: Per codebook, codewords that code at least one value.
+        perplexity: Per codebook, exp of the entropy of the code's distribution over values: from 1 to K.
+        distortion: Sum over values of weight times squared error.
+        variance: Sum over values of weight times squared distance from the weighted mean.
+        code_bytes: Packed codes.
+        codebook_bytes: Codewords.
+    """
+
+    size: int
+    live_codewords: tuple[int, ...]
+    perplexity: tuple[float, ...]
+    distortion: float
+    variance: float
+    code_bytes: int
+    codebook_bytes: int
+
+    @property
+    def explained_variance(self) -> float:
+        """1 - distortion / variance; 1 where all rows are equal, and coded so."""
+        return explained(self.distortion, self.variance)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "size": self.size,
+            "live_codewords": list(self.live_codewords),
+            "perplexity": [round(p, _DECIMALS) for p in self.perplexity],
+            "explained_variance": round(self.explained_variance, _DECIMALS),
+            "code_bytes": self.code_bytes,
+            "codebook_bytes": self.codebook_bytes,
+        }
+
+
+def explained(distortion: float, variance: float) -> float:
+    """Share of the variance that the codes keep."""
+    return 1.0 - distortion / variance if variance > 0 else 1.0
+
+
+def usage(codes: NDArray[np.integer], num_codewords: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Live codewords and perplexity of each codebook, from (V, M) codes."""
+    live, perplexity = [], []
+    for column in codes.T:
+        counts = np.bincount(column, minlength=num_codewords)
+        shares = counts[counts > 0] / len(column)
+        live.append(len(shares))
+        perplexity.append(float(np.exp(-np.sum(shares * np.log(shares)))))
+    return tuple(live), tuple(perplexity)

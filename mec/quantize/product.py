@@ -1,0 +1,54 @@
+"""Product codes: the vector cut into M sub-vectors, each coded by a codebook of its own (Jégou et al., 2011)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mec.quantize.kmeans import kmeans, nearest
+
+
+class ProductCodebook:
+    """M codebooks side by side.
+
+    Args:
+        codewords: (K, W) float32, W = D + 1; codebook m takes the columns that ``numpy.array_split`` gives part m.
+        num_codes: M, at most W.
+    """
+
+    def __init__(self, codewords: Tensor, num_codes: int) -> None:
+        self.codewords = codewords
+        self.num_codes = num_codes
+        self.num_codewords = codewords.shape[0]
+        self.width = codewords.shape[1]
+
+    @classmethod
+    def fit(
+        cls, points: Tensor, weights: Tensor, *, num_codes: int, num_codewords: int, iterations: int, seed: int
+    ) -> ProductCodebook:
+        """k-means of each part of the (N, W) points under (N,) weights."""
+        parts = [
+            kmeans(points[:, part], weights, num_codewords, iterations=iterations, seed=seed + m).codewords
+            for m, part in enumerate(column_parts(points.shape[1], num_codes))
+        ]
+        return cls(torch.cat(parts, dim=1), num_codes)
+
+    def encode(self, vectors: Tensor) -> Tensor:
+        """(N, W) float32 -> (N, M) int64: the nearest codeword of each sub-vector."""
+        parts = column_parts(self.width, self.num_codes)
+        return torch.stack([nearest(vectors[:, p], self.codewords[:, p])[0] for p in parts], dim=1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(N, M) integers -> (N, W) float32."""
+        parts = column_parts(self.width, self.num_codes)
+        return torch.cat([self.codewords[:, p][codes[:, m].long()] for m, p in enumerate(parts)], dim=1)
+
+
+def column_parts(width: int, num_codes: int) -> list[slice]:
+    """The columns of each of M sub-vectors: near-equal parts, the longer ones first, as ``numpy.array_split`` cuts."""
+    lengths = [len(part) for part in np.array_split(np.arange(width), num_codes)]
+    edges = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+    return [slice(start, stop) for start, stop in pairwise(edges)]

@@ -1,0 +1,100 @@
+"""The scorer bundle: a model, its codebooks, a calibration, and what turns raw columns into values."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mec.bundle import MANIFEST, Bundle, open_bundle, write_bundle
+from mec.config import DataConfig
+from mec.data.layout import OOV_ID, FieldLayout
+from mec.data.vocabulary import Vocabularies
+from mec.errors import BundleError, SpaceError
+from mec.evaluation.calibration import Calibration
+from mec.serving.schema import FORMAT, input_fields
+
+
+def write_scorer(
+    *, model: Bundle, codebook: Bundle, vocabulary: Bundle, evaluation: Bundle, data: DataConfig, out: Path
+) -> Bundle:
+    """Put together what serving needs, the codes of coded vocabularies left out: those come from the online store.
+
+    Args:
+        model: Model bundle, on codes.
+        codebook: The codebook bundle it was trained on.
+        vocabulary: Vocabulary bundle of the codes.
+        evaluation: Evaluation bundle of the model; its calibration is served.
+        data: Where the columns of sequence fields are text, how they are separated.
+        out: Directory to make.
+
+    Raises:
+        BundleError: The model is not one on codes, or the evaluation is of another model.
+        SpaceError: The model was trained on another codebook.
+    """
+    _check(model, codebook, evaluation)
+    layout = FieldLayout.from_json(model.extra["layout"])
+    vocabularies = Vocabularies.open(vocabulary.path)
+    facts = vocabulary.extra["vocabularies"]
+    looked_up = {f.vocabulary for f in layout.fields if f.kind != "linear"}
+    fields = input_fields(
+        layout,
+        types={name: facts[name]["type"] for name in looked_up},
+        nullable={name: vocabularies.values(name).slice(OOV_ID + 1).null_count > 0 for name in looked_up},
+        numeric=vocabulary.extra["numeric"],
+        separators={f.name: f.separator for f in data.sequence},
+    )
+    measured = json.loads(evaluation.file("evaluation.json").read_text(encoding="utf-8"))
+    calibration = Calibration(measured["calibration"]["scale"], measured["calibration"]["bias"])
+    with write_bundle(out, "scorer", parents={"model": model, "codebook": codebook}) as draft:
+        copy_bundle(model, draft.path / "model")
+        copy_bundle(codebook, draft.path / "codebook")
+        (draft.path / "values").mkdir()
+        values = {}
+        for name in sorted(looked_up & set(codebook.extra["exact"])):
+            values[name] = f"values/{name}.parquet"
+            pq.write_table(pa.table({"value": vocabularies.values(name).slice(OOV_ID + 1)}), draft.path / values[name])
+        draft.extra |= {
+            "format": FORMAT,
+            "space": model.extra["space"],
+            "codebook": codebook.uuid,
+            "embedding_dim": model.extra["embedding_dim"],
+            "layout": layout.to_json(),
+            "fields": [f.to_json() for f in fields],
+            "values": values,
+            "calibration": calibration.to_json(),
+        }
+    return open_bundle(out, "scorer")
+
+
+def copy_bundle(bundle: Bundle, to: Path) -> None:
+    """Copy the files that a bundle's manifest lists, and the manifest last."""
+    for name in [*sorted(bundle.manifest.files), MANIFEST]:
+        target = to / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path / name, target)
+
+
+def _check(model: Bundle, codebook: Bundle, evaluation: Bundle) -> None:
+    if model.extra["embedding"] != "codes":
+        raise BundleError(
+            f"{model.path} is not a model on codes, so there is nothing to look up when serving",
+            found=f"embedding {model.extra['embedding']!r}",
+            fix="pass the model of the train step",
+        )
+    if model.extra["codebook"] != codebook.uuid:
+        raise SpaceError(
+            f"the model {model.path} was not trained on the codebook {codebook.path}",
+            found=f"codebook {codebook.uuid}",
+            fix=f"pass codebook {model.extra['codebook']}",
+        )
+    evaluated = evaluation.manifest.parents.get("model")
+    if evaluated != model.uuid:
+        raise BundleError(
+            f"the evaluation {evaluation.path} is not of the model {model.path}",
+            found=f"model {evaluated}",
+            fix="run the evaluate step on this model",
+        )

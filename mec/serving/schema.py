@@ -1,0 +1,118 @@
+"""What a request must hold: the raw columns, their types, and how they become vocabulary values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mec.data import columns
+from mec.data.columns import ValueType
+from mec.data.layout import FieldLayout
+from mec.errors import DataError
+
+FORMAT = 1  # of the scorer bundle; a reader refuses any other
+
+
+@dataclass(frozen=True)
+class InputField:
+    """One raw column of a request.
+
+    type: of its vocabulary's values; None for a linear field, which is a number.
+    max_length, separator: of a sequence field.
+    mean, std: of a linear field, over the training rows.
+    has_null: whether null is a value that training saw.
+    """
+
+    name: str
+    kind: Literal["categorical", "bucketed", "linear", "sequence"]
+    vocabulary: str
+    type: ValueType | None
+    has_null: bool
+    max_length: int = 1
+    separator: str = "|"
+    mean: float = 0.0
+    std: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def canonical(self, array: pa.Array) -> pa.Array:
+        """A raw column as int64, string, float64 or lists of values, exactly as training read it.
+
+        Raises:
+            DataError: A value that the field cannot hold; field, row and value are named.
+        """
+        try:
+            match self.kind:
+                case "categorical":
+                    return columns.categorical(array, self._type)
+                case "bucketed":
+                    return columns.bucketed(array)
+                case "linear":
+                    return columns.numeric(array)
+                case "sequence":
+                    return columns.sequence(array, self._type, separator=self.separator, max_length=self.max_length)
+        except columns.BadValue as error:
+            raise DataError(
+                f"field {self.name!r}, row {error.row} of the request: the value {error.problem}", found=error.found, fix=error.fix
+            ) from None
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"field {self.name!r} of the request is not {self._expected()}", found=str(error)[:200], fix="send the type the model was trained on"
+            ) from None
+
+    def weight(self, numbers: pa.Array) -> NDArray[np.float32]:
+        """Standardised values (N,) of a linear field, 1 where null."""
+        x = np.asarray(pc.fill_null(numbers, np.nan), dtype=np.float64)
+        return np.where(np.isnan(x), 1.0, (x - self.mean) / self.std).astype(np.float32)
+
+    @property
+    def _type(self) -> ValueType:
+        assert self.type is not None
+        return self.type
+
+    def _expected(self) -> str:
+        what = {"int64": "integers", "string": "text", None: "numbers"}[self.type]
+        return f"lists of {what}" if self.kind == "sequence" else "numbers" if self.kind == "bucketed" else what
+
+
+def input_fields(
+    layout: FieldLayout,
+    *,
+    types: Mapping[str, ValueType],
+    nullable: Mapping[str, bool],
+    numeric: Mapping[str, Mapping[str, float]],
+    separators: Mapping[str, str],
+) -> tuple[InputField, ...]:
+    """The raw columns of a layout's fields, in its order.
+
+    Args:
+        layout: Of the training data.
+        types: Vocabulary -> type of its values.
+        nullable: Vocabulary -> whether null is one of its values.
+        numeric: Linear field -> its mean and std over the training rows.
+        separators: Sequence field -> separator, where it is text.
+    """
+    fields = []
+    for field in layout.fields:
+        stats = numeric[field.name] if field.kind == "linear" else {}
+        fields.append(
+            InputField(
+                name=field.name,
+                kind=field.kind,
+                vocabulary=field.vocabulary,
+                type=None if field.kind == "linear" else types[field.vocabulary],
+                has_null=field.kind == "linear" or nullable[field.vocabulary],
+                max_length=field.num_slots,
+                separator=separators.get(field.name, "|"),
+                mean=float(stats.get("mean", 0.0)),
+                std=float(stats.get("std", 1.0)),
+            )
+        )
+    return tuple(fields)

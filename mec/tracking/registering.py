@@ -1,0 +1,228 @@
+"""The register step: log the run, register the scorer, ask the gate, move the aliases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mec.bundle import Bundle, json_hash, open_bundle, write_bundle, write_json
+from mec.config import TrackingConfig, parse_config
+from mec.serving.building import write_scorer
+from mec.serving.saving import save_pyfunc
+from mec.serving.sources import BundleCodes, FeastCodes, open_source
+from mec.steps import step
+from mec.tracking import runs
+from mec.tracking.champion import TestRows, compare, version_tags
+from mec.tracking.gate import Decision, Metrics, decide
+from mec.tracking.registry import ModelRegistry, Version
+
+REGISTRATION = "registration.json"
+
+
+def register_step(
+    *,
+    tracking: TrackingConfig,
+    name: str,
+    store: Path,
+    config_json: str,
+    dataset: Path,
+    vocabulary: Path,
+    codebook: Path,
+    codes: Path,
+    model: Path,
+    publication: Path,
+    evaluation: Path,
+    run_id: str,
+    out: Path,
+) -> None:
+    """Register a trained model: MLflow run, scorer, challenger, and champion when the gate says so.
+
+    Repeated with the same bundles it ends as it did before: no second version, the same aliases.
+
+    Args:
+        tracking: Server, experiment, model name and gate.
+        name: The run's name; names the registered model unless ``tracking.model_name`` does.
+        store: Directory of the embedded sqlite stores.
+        config_json: The resolved config of the run.
+        dataset: Dataset bundle.
+        vocabulary: Vocabulary bundle.
+        codebook: Codebook bundle.
+        codes: Codes bundle.
+        model: Model bundle, on codes.
+        publication: Publication bundle.
+        evaluation: Evaluation bundle of the model.
+        run_id: Of the pipeline run.
+        out: Directory of the registration bundle: ``registration.json`` and, as ``scorer/``, the scorer bundle.
+
+    Raises:
+        TrackingError: The tracking server does not answer, or contradicts us.
+        BundleError: A bundle is missing or corrupt, or does not belong to the others.
+    """
+    with step("register", out) as record:
+        bundles = {
+            "dataset": open_bundle(dataset, "dataset", verify=False),
+            "vocabulary": open_bundle(vocabulary, "vocabulary"),
+            "codebook": open_bundle(codebook, "codebook"),
+            "codes": open_bundle(codes, "codes"),
+            "model": open_bundle(model, "model"),
+            "publication": open_bundle(publication, "publication"),
+            "evaluation": open_bundle(evaluation, "evaluation"),
+        }
+        config = json.loads(config_json)
+        with write_bundle(out, "registration", parents=bundles, config=tracking.model_dump()) as draft:
+            scorer = write_scorer(
+                model=bundles["model"],
+                codebook=bundles["codebook"],
+                vocabulary=bundles["vocabulary"],
+                evaluation=bundles["evaluation"],
+                data=parse_config(config).data,
+                out=draft.path / "scorer",
+            )
+            case = _Case(tracking, tracking.model_name or name, config, bundles, scorer, run_id)
+            result = case.register(store) if tracking.enabled else case.decide_alone()
+            write_json(draft.path / REGISTRATION, result)
+        record.summary = _summary(result)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One model to register, and what is known of it."""
+
+    tracking: TrackingConfig
+    model_name: str
+    config: dict[str, Any]
+    bundles: dict[str, Bundle]
+    scorer: Bundle
+    run_id: str
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        return _read_json(self.bundles["evaluation"].file("evaluation.json"))
+
+    @cached_property
+    def publication(self) -> dict[str, Any]:
+        return _read_json(self.bundles["publication"].file("publication.json"))
+
+    @cached_property
+    def rows(self) -> TestRows:
+        return TestRows(self.bundles["dataset"], self.bundles["vocabulary"])
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return Metrics(
+            auc=float(self.evaluation["auc"]),
+            logloss=float(self.evaluation["logloss"]),
+            num_rows=int(self.evaluation["num_test_rows"]),
+            data_version=self.bundles["dataset"].manifest.data_version,
+            split=self.rows.split_hash(),
+        )
+
+    def codes(self) -> FeastCodes | BundleCodes:
+        """Where the registered model gets codes from: the online store if they were published there."""
+        if self.publication["feature_service"]:
+            return FeastCodes(repo=self.publication["repo"], feature_service=self.publication["feature_service"])
+        return BundleCodes(codes=str(self.bundles["codes"].path.resolve()), vocabulary=str(self.bundles["vocabulary"].path.resolve()))
+
+    def tags(self) -> dict[str, str]:
+        """What run and version are found by, and traced back with."""
+        manifest = self.bundles["model"].manifest
+        return {
+            "space": str(self.scorer.extra["space"]),
+            "codebook": self.bundles["codebook"].uuid,
+            "codes": self.bundles["codes"].uuid,
+            "codes_generation": str(self.bundles["codes"].extra["generation"]),
+            "feature_service": self.publication["feature_service"] or "none",
+            "feature_repo": self.publication["repo"] or "none",
+            "code_hash": manifest.code_hash,
+            "mec_version": manifest.mec_version,
+            "config_hash": json_hash(self.config),
+            "kfp_run": self.run_id,
+            **version_tags(self.metrics),
+        }
+
+    def decide_alone(self) -> dict[str, Any]:
+        """The gate without a registry: only the absolute bound can be asked for."""
+        decision = decide(self.metrics, None, self.tracking.gate)
+        reasons = (*decision.reasons, "nothing was logged or registered: tracking.enabled is false")
+        unknown = ("run_id", "experiment", "tracking_uri", "model", "model_version")
+        return {**dict.fromkeys(unknown), "aliases": [], "decision": _decision_json(replace(decision, reasons=reasons))}
+
+    def register(self, store: Path) -> dict[str, Any]:
+        with runs.open_run(self.tracking, store=store, run_name=self.model_name, run_id=self.run_id) as run:
+            self._log(run)
+            registry = ModelRegistry(run, self.model_name)
+            champion = registry.champion()
+            with TemporaryDirectory() as folder:
+                version = registry.register(self.scorer.uuid, lambda model_id: self._save(Path(folder), model_id, run), self.tags())
+            decision = self._decide(registry, version, champion)
+            registry.tag(
+                version,
+                {
+                    "decision": "promoted" if decision.promote else "kept out",
+                    "decision_reasons": json.dumps(decision.reasons),
+                    "decided_by_run": run.run_id,
+                },
+            )
+            if champion is not None and champion.number == version.number:
+                registry.settle(version)
+            elif decision.promote:
+                registry.promote(version, over=champion)
+            runs.log_tags(run, {"model": self.model_name, "model_version": version.number, "decision": "promoted" if decision.promote else "kept out"})
+            return {
+                "run_id": run.run_id,
+                "experiment": run.experiment,
+                "tracking_uri": run.uri,
+                "model": self.model_name,
+                "model_version": int(version.number),
+                "aliases": registry.aliases_of(version),
+                "decision": _decision_json(decision),
+            }
+
+    def _decide(self, registry: ModelRegistry, version: Version, champion: Version | None) -> Decision:
+        gate = self.tracking.gate
+        if champion is None:
+            return decide(self.metrics, None, gate)
+        if champion.number == version.number:
+            recorded = json.loads(version.tags.get("decision_reasons", "[]"))
+            return Decision(True, tuple(recorded) or (f"version {version.number} is this very scorer, and champion",))
+        source = open_source(self.codes(), self.bundles["codebook"].uuid)
+        found = compare(self.metrics, self.scorer, source, champion, registry, self.rows)
+        decision = decide(found.challenger, found.champion, gate)
+        return replace(decision, reasons=(*decision.reasons, found.note))
+
+    def _log(self, run: runs.TrackedRun) -> None:
+        runs.log_params(run, self.config)
+        runs.log_metrics(run, self.evaluation)
+        uris = {f"bundle.{role}": json.dumps({"uri": str(b.path.resolve()), "uuid": b.uuid}) for role, b in self.bundles.items()}
+        runs.log_tags(run, {**self.tags(), "scorer": self.scorer.uuid, **uris})
+        evaluation = self.bundles["evaluation"]
+        for name in sorted(evaluation.manifest.files):
+            if name == "evaluation.json" or name == "report.html" or name.startswith("figures/"):
+                run.client.log_artifact(run.run_id, str(evaluation.path / name), str(Path("evaluation", name).parent))
+        run.client.log_dict(run.run_id, self.config, "config.json")
+
+    def _save(self, folder: Path, model_id: str, run: runs.TrackedRun) -> Path:
+        save_pyfunc(folder / "model", scorer=self.scorer, codes=self.codes(), model_id=model_id, run_id=run.run_id)
+        return folder / "model"
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return value
+
+
+def _decision_json(decision: Decision) -> dict[str, Any]:
+    return {"promote": decision.promote, "reasons": list(decision.reasons)}
+
+
+def _summary(result: dict[str, Any]) -> str:
+    decision = result["decision"]
+    why = decision["reasons"][0]
+    if result["model"] is None:
+        return f"nothing registered: tracking.enabled is false; {why}"
+    aliases = ", ".join(result["aliases"]) or "no alias"
+    return f"{result['model']} version {result['model_version']} ({aliases}): {why}"

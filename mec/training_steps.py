@@ -1,0 +1,141 @@
+"""The steps that train a backbone: on codes, and on full tables as the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from mec.bundle import Bundle, open_bundle, write_bundle
+from mec.checkpoints import Checkpoints
+from mec.config import EvaluateConfig, OptimizerConfig, TrainConfig
+from mec.ctr_model import CtrModel
+from mec.data.dataset import EncodedDataset
+from mec.embeddings.coded import CodedEmbedding
+from mec.embeddings.full import FullEmbedding
+from mec.errors import SpaceError
+from mec.model_bundle import write_model
+from mec.models import Backbone, build_backbone
+from mec.quantize.codebook import Codebooks
+from mec.quantize.codes import Codes
+from mec.steps import StepRecord, step
+from mec.training import FitResult, fit
+
+
+def train_step(
+    *,
+    train: TrainConfig,
+    dataset: Path,
+    pretrained: Path,
+    codebook: Path,
+    codes: Path,
+    seed: int,
+    checkpoints: Path | None,
+    out: Path,
+) -> None:
+    """Train the backbone on codes and write its ``model`` bundle.
+
+    Raises:
+        SpaceError: Codebook and pre-trained tables are of different spaces, or codes of another codebook.
+        TrainingError: A loss term is not finite.
+    """
+    with step("train", out) as record:
+        data = EncodedDataset.open(dataset)
+        tables, book, own_codes = open_bundle(pretrained, "pretrained"), open_bundle(codebook, "codebook"), open_bundle(codes, "codes")
+        if book.extra["space"] != tables.extra["space"]:
+            raise SpaceError(
+                f"the codebook {book.uuid} is not of the space of the pre-trained tables {tables.uuid}",
+                found=book.extra["space"],
+                fix=f"quantize {tables.path} (space {tables.extra['space']}) again",
+            )
+        torch.manual_seed(seed)
+        codebooks = Codebooks.open(book)
+        embedding = CodedEmbedding(codebooks, Codes.open(own_codes, codebooks), train.codewords)
+        parents = {"dataset": data.bundle, "codebook": book, "codes": own_codes}
+        model = CtrModel(data.layout, embedding, _backbone(train, data, codebooks.embedding_dim))
+        result = _fit("train", model, data, train, tables, parents, train, seed, checkpoints)
+        write_model(
+            out,
+            model,
+            embedding="codes",
+            backbone=train.model,
+            space=codebooks.space,
+            codebook=book.uuid,
+            parents=parents,
+            config={"train": train.model_dump(mode="json"), "seed": seed},
+            fit=result.to_json(),
+        )
+        _summarise(record, f"{train.model} on codes ({train.codewords} codewords)", result)
+
+
+def reference_step(
+    *,
+    train: TrainConfig,
+    evaluate: EvaluateConfig,
+    dataset: Path,
+    pretrained: Path,
+    seed: int,
+    checkpoints: Path | None,
+    out: Path,
+) -> None:
+    """Train the same backbone on full tables, or write a bundle that says there is no reference."""
+    with step("reference", out) as record:
+        data = EncodedDataset.open(dataset)
+        tables = open_bundle(pretrained, "pretrained")
+        parents: dict[str, Bundle] = {"dataset": data.bundle, "pretrained": tables}
+        if evaluate.reference == "none":
+            with write_bundle(out, "model", parents=parents) as draft:
+                draft.extra = {"embedding": "none"}
+            record.summary = "no full-table reference (evaluate.reference: none)"
+            return
+        torch.manual_seed(seed)
+        embedding = FullEmbedding(data.layout, int(tables.extra["embedding_dim"]))
+        if evaluate.full.init == "pretrained":
+            for name, rows in load_file(tables.file("tables.safetensors")).items():
+                embedding.tables()[name].copy_(rows)
+        else:
+            embedding.initialise(torch.Generator().manual_seed(seed), 0.01)
+        model = CtrModel(data.layout, embedding, _backbone(train, data, embedding.embedding_dim))
+        result = _fit("reference", model, data, evaluate.full, tables, parents, train, seed, checkpoints)
+        write_model(
+            out,
+            model,
+            embedding="full",
+            backbone=train.model,
+            space=str(tables.extra["space"]),
+            codebook=None,
+            parents=parents,
+            config={"full": evaluate.full.model_dump(mode="json"), "model": train.model, "settings": train.settings, "seed": seed},
+            fit=result.to_json(),
+        )
+        _summarise(record, f"{train.model} on full tables", result)
+
+
+def _backbone(train: TrainConfig, data: EncodedDataset, embedding_dim: int) -> Backbone:
+    return build_backbone(train.model, data.layout.num_fields, embedding_dim, train.settings)
+
+
+def _fit(
+    name: str,
+    model: CtrModel,
+    data: EncodedDataset,
+    settings: OptimizerConfig,
+    tables: Bundle,
+    parents: dict[str, Bundle],
+    train: TrainConfig,
+    seed: int,
+    checkpoints: Path | None,
+) -> FitResult:
+    """Fit with checkpoints that only the same inputs and settings find again."""
+    inputs = {role: b.uuid for role, b in parents.items()} | {"pretrained": tables.uuid}
+    key = [inputs, settings.model_dump(mode="json"), train.model, train.settings, seed]
+    kept = Checkpoints(checkpoints, name, key) if checkpoints else None
+    result = fit(model, data, settings, name=name, seed=seed, checkpoints=kept)
+    if kept:
+        kept.clear()
+    return result
+
+
+def _summarise(record: StepRecord, what: str, result: FitResult) -> None:
+    record.summary = f"{what}: valid AUC {result.best_auc:.4f} after {result.best_epoch:g} epochs"
