@@ -81,7 +81,7 @@ def categorical(array: pa.Array, target: ValueType) -> pa.Array:
     if pa.types.is_floating(array.type):
         array = _whole_numbers(array)
     elif pa.types.is_uint64(array.type) and target == "int64":
-        over = np.asarray(pc.fill_null(pc.greater(array, 2**63 - 1), False))
+        over = np.asarray(pc.fill_null(pc.greater(array, pa.scalar(2**63 - 1, pa.uint64())), False))
         _refuse(over, array, "does not fit a 64-bit signed integer", "store the column as text")
     if pa.types.is_boolean(array.type):
         array = pc.cast(array, pa.int64())

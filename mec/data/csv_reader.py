@@ -204,9 +204,7 @@ def _filled_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _bad_line(
-    text: bytes, names: Sequence[str], delimiter: str, file: str, first_line: int, reason: str
-) -> DataError:
+def _bad_line(text: bytes, names: Sequence[str], delimiter: str, file: str, first_line: int, reason: str) -> DataError:
     for number, line in _filled_lines(text):
         where = f"{file} line {first_line + number}"
         try:

@@ -51,9 +51,7 @@ def find_files(
     formats = {_SUFFIXES.get(f.suffix, default) for f in files} if format == "auto" else {format}
     if None in formats:
         unknown = next(f for f in files if f.suffix not in _SUFFIXES)
-        raise DataError(
-            f"the name of {unknown} does not tell its format", fix="set data.format to parquet, csv or tsv"
-        )
+        raise DataError(f"the name of {unknown} does not tell its format", fix="set data.format to parquet, csv or tsv")
     if len(formats) > 1:
         raise DataError(
             f"data.path {path!r} holds files of several formats",

@@ -25,9 +25,10 @@ _WHOLE = frozenset({"user_id", "movie_id", "rating", "timestamp", "age", "occupa
 _YEAR = re.compile(r"\((\d{4})\)\s*$")
 
 
-def is_movielens_directory(path: Path) -> bool:
-    """Whether a path is a directory of the raw ``.dat`` files."""
-    return path.is_dir() and (path / "ratings.dat").is_file()
+def movielens_directory(path: Path) -> Path | None:
+    """The directory of the raw ``.dat`` files that a path means (it, or its ratings.dat), if it does."""
+    directory = path.parent if path.name == "ratings.dat" else path
+    return directory if (directory / "ratings.dat").is_file() else None
 
 
 class MovielensRows:
@@ -55,9 +56,7 @@ class MovielensRows:
         self._first_lines = []
         first_row = 0
         for index, part in enumerate(ranges):
-            self._partitions.append(
-                Partition(index, str(ratings), part.begin, part.end, first_row, part.num_lines)
-            )
+            self._partitions.append(Partition(index, str(ratings), part.begin, part.end, first_row, part.num_lines))
             self._first_lines.append(part.first_line)
             first_row += part.num_lines
         digest = hashlib.sha256(f"{ratings.stat().st_size} {checksum}".encode())

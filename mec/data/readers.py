@@ -21,7 +21,7 @@ from mec.data import columns as canonical
 from mec.data.blocks import Block, Partition, RawRows
 from mec.data.csv_reader import CsvRows
 from mec.data.files import find_files
-from mec.data.movielens import MovielensRows, is_movielens_directory
+from mec.data.movielens import MovielensRows, movielens_directory
 from mec.data.parquet_reader import ParquetRows
 from mec.data.presets import PRESETS, Derived, Preset
 from mec.data.schema import Field, is_linear, resolve_vocabularies, vocabulary_of
@@ -107,9 +107,7 @@ class Source:
             return lambda array: canonical.categorical(array, target)
         if isinstance(field, NumericField):
             return canonical.bucketed
-        return lambda array: canonical.sequence(
-            array, target, separator=field.separator, max_length=field.max_length
-        )
+        return lambda array: canonical.sequence(array, target, separator=field.separator, max_length=field.max_length)
 
     def _split(
         self, cells: _Cells, time: NDArray[np.float64] | None, first_row: int, num_rows: int
@@ -140,9 +138,7 @@ class _Cells:
             return convert(derived.make(array) if derived is not None else array)
         except canonical.BadValueError as error:
             where = self.source.rows.row_name(self.partition, self.first_row + error.row)
-            raise DataError(
-                f"{where}: column {stored!r} {error.problem}", found=error.found, fix=error.fix
-            ) from None
+            raise DataError(f"{where}: column {stored!r} {error.problem}", found=error.found, fix=error.fix) from None
         except pa.ArrowInvalid as error:
             where = self.source.rows.row_name(self.partition, self.first_row)
             raise DataError(
@@ -202,8 +198,8 @@ def _open_rows(data: DataConfig, preset: Preset | None, seed: int) -> RawRows:
             if getattr(data, setting) is not None:
                 raise DataError(f"data.{setting} has no effect without data.path", fix="set data.path, or remove it")
         return SyntheticRows(data.synthetic or SyntheticConfig(), seed)
-    if data.preset == "movielens_1m" and is_movielens_directory(Path(data.path)):
-        return MovielensRows(Path(data.path))
+    if data.preset == "movielens_1m" and (directory := movielens_directory(Path(data.path))) is not None:
+        return MovielensRows(directory)
     files, format = find_files(data.path, data.format, preset.format if preset is not None else None)
     if format == "parquet":
         if data.columns is not None:

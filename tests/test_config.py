@@ -1,0 +1,81 @@
+"""Settings: overrides, errors that name the key, impossible combinations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mec.config import PretrainConfig, QuantizeConfig, RunConfig, load_config, parse_config, section
+from mec.errors import ConfigError
+
+REPO = Path(__file__).parents[1]
+CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_shipped_configs_are_valid_and_round_trip(path: Path) -> None:
+    config = load_config(path)
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+    assert config.name == path.stem
+
+
+def test_overrides_win_in_order_and_take_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("name: x\nquantize: {num_codes: 1}\n")
+    config = load_config(file, ["quantize.num_codes=2", "quantize.num_codes=3", "train.settings={dropout: 0.1}", "image=null"])
+    assert config.quantize.num_codes == 3
+    assert config.train.settings == {"dropout": 0.1}
+    assert config.image is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"quantise": {}}, r"quantise: unknown key.*use one of name, seed"),
+        ({"quantize": {"codes": 1}}, r"quantize\.codes: unknown key.*num_codes, num_codewords"),
+        ({"quantize": {"num_codes": "many"}}, r"quantize\.num_codes: .*valid integer.*found: 'many'"),
+        ({"quantize": {"num_codes": 0}}, r"quantize\.num_codes: .*greater than or equal to 1"),
+        ({"quantize": {"structure": "tree"}}, r"quantize\.structure: .*'product' or 'residual'"),
+        ({"quantize": {"structure": "product", "num_codes": 9}, "pretrain": {"embedding_dim": 4}}, r"num_codes=9 sub-vectors do not fit"),
+        ({"quantize": {"num_codewords": 512, "max_points": 300}}, r"num_codewords is more than quantize\.max_points"),
+        ({"data": {"path": "x.parquet"}}, r"data: no feature columns"),
+        ({"data": {"path": "x", "categorical": ["a", "a"]}}, r"fields named twice: \['a'\]"),
+        ({"data": {"path": "x", "categorical": ["label"]}}, r"column 'label' is the label"),
+        ({"data": {"path": "x", "categorical": ["a"], "synthetic": {}}}, r"data\.synthetic has no effect"),
+        ({"data": {"path": "x", "categorical": ["a"], "split": {"kind": "time"}}}, r"split.*needs valid_from"),
+        ({"data": {"path": "x", "categorical": ["a"], "split": {"kind": "random", "valid_fraction": 0.9, "test_fraction": 0.2}}}, "between 0 and 1"),
+        ({"count": {"scheduler": "cluster"}}, r"count: scheduler must be"),
+        ({"name": "a b"}, r"name: .*pattern"),
+    ],
+)
+def test_bad_settings_are_named(raw: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(raw)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("quantize", "needs key=value"), ("seed.x=1", "seed is not a section"), ("seed=[", "the value is not YAML")],
+)
+def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("seed: 1\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(file, [override])
+
+
+@pytest.mark.parametrize(("text", "message"), [(None, "no config file"), ("a: [", "cannot read"), ("- a", "not a mapping")])
+def test_bad_files(tmp_path: Path, text: str | None, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(file)
+
+
+def test_sections_travel_as_json() -> None:
+    settings = QuantizeConfig(num_codes=2)
+    assert section(QuantizeConfig, settings.model_dump_json()) == settings
+    with pytest.raises(ConfigError, match="bad PretrainConfig parameter"):
+        section(PretrainConfig, '{"num_codes": 2}')

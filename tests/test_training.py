@@ -1,0 +1,156 @@
+"""The training loop: it learns, stops, resumes to the same bytes, and refuses what is not finite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mec.checkpoints import Checkpoints
+from mec.config import OptimizerConfig
+from mec.ctr_model import CtrModel, predict_split, squared_norm, to_device
+from mec.data.dataset import EncodedDataset
+from mec.embeddings.full import FullEmbedding
+from mec.errors import TrainingError
+from mec.evaluation.metrics import auc
+from mec.models import build_backbone
+from mec.optimizer import CtrOptimizer
+from mec.training import fit, train_batch
+from tests.tiny import make_tiny
+
+SETTINGS = OptimizerConfig(learning_rate=0.02, l2=0.01, batch_size=256, max_epochs=4, patience=4)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> EncodedDataset:
+    return EncodedDataset.open(make_tiny(tmp_path_factory.mktemp("tiny")).dataset)
+
+
+def new_model(data: EncodedDataset, backbone: str = "deepfm") -> CtrModel:
+    torch.manual_seed(3)
+    embedding = FullEmbedding(data.layout, 6)
+    embedding.initialise(torch.Generator().manual_seed(0), 0.1)
+    settings = {"hidden_units": (8,), "dropout": 0.2} if backbone == "deepfm" else {}
+    return CtrModel(data.layout, embedding, build_backbone(backbone, 4, 6, settings))
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_learns_planted_interactions_and_keeps_the_best_weights(data: EncodedDataset) -> None:
+    model = new_model(data, "fm")
+    result = fit(model, data, SETTINGS.model_copy(update={"max_epochs": 15, "patience": 3}), name="pretrain", seed=0)
+    logits, labels = predict_split(model, data, "valid", 500)
+    assert auc(labels, logits) == pytest.approx(result.best_auc, abs=1e-12)
+    assert result.best_auc == max(v.valid_auc for v in result.history)
+    test_logits, test_labels = predict_split(model, data, "test", 500)
+    assert auc(test_labels, test_logits) > 0.75
+
+
+def test_stops_when_validation_stops_improving(data: EncodedDataset) -> None:
+    settings = SETTINGS.model_copy(update={"max_epochs": 100, "patience": 2, "learning_rate": 0.05, "l2": 0.0})
+    result = fit(new_model(data), data, settings, name="train", seed=0)
+    assert result.history[-1].epoch == result.best_epoch + 2
+    assert result.history[-1].epoch < 100
+
+
+def test_validates_several_times_per_epoch(data: EncodedDataset) -> None:
+    settings = SETTINGS.model_copy(update={"max_epochs": 2, "evaluations_per_epoch": 3})
+    result = fit(new_model(data), data, settings, name="train", seed=0)
+    assert len(result.history) == 6
+    assert result.history[2].epoch == 1.0
+
+
+def test_same_seed_same_weights_and_another_seed_others(data: EncodedDataset) -> None:
+    models = []
+    for seed in (0, 0, 1):
+        model = new_model(data)
+        fit(model, data, SETTINGS, name="train", seed=seed)
+        models.append(model.state_dict())
+    assert same(models[0], models[1])
+    assert not same(models[0], models[2])
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("evaluations_per_epoch", [1, 3])
+def test_a_killed_training_ends_as_if_it_had_not_been(data: EncodedDataset, tmp_path: Path, evaluations_per_epoch: int) -> None:
+    settings = SETTINGS.model_copy(update={"evaluations_per_epoch": evaluations_per_epoch})
+    whole = new_model(data)
+    expected = fit(whole, data, settings, name="train", seed=0)
+
+    class KilledAtThird(Checkpoints):
+        saves = 0
+
+        def save(self, state: dict[str, Any]) -> None:
+            super().save(state)
+            self.saves += 1
+            if self.saves == 3:
+                raise Killed
+
+    with pytest.raises(Killed):
+        fit(new_model(data), data, settings, name="train", seed=0, checkpoints=KilledAtThird(tmp_path, "train", "key"))
+    resumed = new_model(data)
+    found = fit(resumed, data, settings, name="train", seed=0, checkpoints=Checkpoints(tmp_path, "train", "key"))
+    assert same(resumed.state_dict(), whole.state_dict())
+    assert [(v.step, v.valid_auc) for v in found.history] == [(v.step, v.valid_auc) for v in expected.history]
+
+
+def test_another_key_does_not_resume(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, "train", {"seed": 0}).save({"num_steps": 3})
+    assert Checkpoints(tmp_path, "train", {"seed": 1}).load() is None
+    kept = Checkpoints(tmp_path, "train", {"seed": 0})
+    assert kept.load() == {"num_steps": 3}
+    kept.clear()
+    assert kept.load() is None
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(data: EncodedDataset) -> None:
+    model = new_model(data)
+    optimizer = CtrOptimizer(model, 0.1)
+    model.train()
+    batch = next(data.batches("train", 64))
+    with torch.no_grad():
+        model.bias.fill_(float("nan"))
+    before = {k: v.clone() for k, v in model.state_dict().items() if k != "bias"}
+    with pytest.raises(TrainingError, match="loss term cross_entropy is not finite at step 7"):
+        train_batch(model, optimizer, batch, 0.0, torch.device("cpu"), 7)
+    assert same(before, {k: v for k, v in model.state_dict().items() if k in before})
+
+
+def test_l2_moves_the_rows_of_the_batch_and_nothing_else(data: EncodedDataset) -> None:
+    model = new_model(data)
+    model.train()
+    CtrOptimizer(model, 0.1)
+    ids, weights, _ = to_device(next(data.batches("train", 64)), torch.device("cpu"))
+    _, rows = model(ids, weights)
+    squared_norm(rows).backward()
+    unique, leaf = model.embedding.table._pending  # type: ignore[union-attr]
+    assert (leaf.grad.abs().sum(dim=1) > 0).all()
+    assert len(unique) == len(torch.unique(ids + model.embedding.offsets))  # type: ignore[operator]
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_squared_norm_and_its_gradient() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
+    norm: Tensor = squared_norm(rows).detach()
+    assert float(norm) == pytest.approx(float(rows.detach().square().sum()))
+    assert torch.autograd.gradcheck(squared_norm, rows)
+
+
+def test_predictions_are_in_file_order_and_leave_the_mode(data: EncodedDataset) -> None:
+    model = new_model(data)
+    model.train()
+    small, labels = predict_split(model, data, "test", 7)
+    large, _ = predict_split(model, data, "test", 10_000)
+    np.testing.assert_allclose(small, large, rtol=1e-5, atol=1e-6)
+    assert model.training
+    assert len(labels) == data.num_rows("test")

@@ -1,0 +1,166 @@
+"""Pre-train, quantize, train on codes and on full tables: what moves, what stays, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mec.bundle import Bundle, open_bundle
+from mec.config import EvaluateConfig, PretrainConfig, QuantizeConfig, ReferenceConfig, TrainConfig
+from mec.ctr_model import CtrModel
+from mec.data.vocabulary import Vocabularies
+from mec.embeddings.coded import CodedEmbedding
+from mec.errors import BundleError, SpaceError
+from mec.model_bundle import WEIGHTS_FILE, load_ctr_model
+from mec.pretraining import fill_unseen, pretrain_step
+from mec.quantize.codebook import Codebooks
+from mec.quantize.quantizing import quantize_step
+from mec.training_steps import reference_step, train_step
+from tests.tiny import make_tiny
+
+PRETRAIN = PretrainConfig(embedding_dim=6, batch_size=512, max_epochs=3, learning_rate=0.02)
+QUANTIZE = QuantizeConfig(num_codes=2, num_codewords=16, min_values=100)
+TRAIN = TrainConfig(batch_size=512, max_epochs=2, settings={"hidden_units": [8], "dropout": 0.0})
+FULL = ReferenceConfig(batch_size=512, max_epochs=2, l2=0.01)
+
+
+@dataclass(frozen=True)
+class Run:
+    root: Path
+    vocabulary: Path
+    dataset: Path
+    pretrained: Path
+    codebook: Path
+    codes: Path
+
+    def train(self, name: str, train: TrainConfig = TRAIN) -> Bundle:
+        out = self.root / name
+        train_step(
+            train=train, dataset=self.dataset, pretrained=self.pretrained, codebook=self.codebook,
+            codes=self.codes, seed=0, checkpoints=self.root / "work", out=out,
+        )  # fmt: skip
+        return open_bundle(out, "model")
+
+    def reference(self, name: str, evaluate: EvaluateConfig) -> Bundle:
+        out = self.root / name
+        reference_step(
+            train=TRAIN, evaluate=evaluate, dataset=self.dataset, pretrained=self.pretrained, seed=0,
+            checkpoints=None, out=out,
+        )  # fmt: skip
+        return open_bundle(out, "model")
+
+    def load(self, model: Bundle) -> CtrModel:
+        return load_ctr_model(model, open_bundle(self.codebook), open_bundle(self.codes))
+
+
+def make_run(root: Path, seed: int = 0) -> Run:
+    tiny = make_tiny(root)
+    run = Run(root, tiny.vocabulary, tiny.dataset, root / "pretrained", root / "codebook", root / "codes")
+    pretrain_step(pretrain=PRETRAIN, dataset=run.dataset, vocabulary=run.vocabulary, seed=seed, checkpoints=root / "work", out=run.pretrained)
+    quantize_step(quantize=QUANTIZE, pretrained=run.pretrained, vocabulary=run.vocabulary, seed=seed, out_codebook=run.codebook, out_codes=run.codes)
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def test_pretrained_tables_have_the_layouts_shapes_and_one_space(run: Run) -> None:
+    bundle = open_bundle(run.pretrained, "pretrained")
+    tables = load_file(bundle.file("tables.safetensors"))
+    assert {n: tuple(t.shape) for n, t in tables.items()} == {"user": (301, 7), "item": (201, 7), "colour": (5, 7)}
+    assert open_bundle(run.codebook).extra["space"] == bundle.extra["space"]
+    assert not list((run.root / "work").glob("pretrain-*")), "the checkpoint of a finished step is removed"
+
+
+def test_the_same_seed_gives_the_same_bundles_and_another_another_space(run: Run, tmp_path: Path) -> None:
+    again, other = make_run(tmp_path / "again"), make_run(tmp_path / "other", seed=1)
+    for kind in ("pretrained", "codebook", "codes"):
+        assert open_bundle(getattr(again, kind)).uuid == open_bundle(getattr(run, kind)).uuid
+    assert open_bundle(other.pretrained).extra["space"] != open_bundle(run.pretrained).extra["space"]
+
+
+def test_unseen_rows_get_the_mean_of_the_seen(run: Run) -> None:
+    vocabularies = Vocabularies.open(run.vocabulary)
+    assert vocabularies.counts("item")[0] == 0
+    table = torch.arange(201 * 2, dtype=torch.float32).view(201, 2)
+    seen = torch.from_numpy(vocabularies.counts("item") > 0)
+    filled = fill_unseen({"item": table.clone()}, vocabularies)["item"]
+    torch.testing.assert_close(filled[0], table[seen].mean(dim=0))
+    assert torch.equal(filled[seen], table[seen])
+
+
+def test_frozen_codewords_stay_and_are_not_written_again(run: Run) -> None:
+    model = run.train("frozen")
+    assert not [k for k in load_file(model.file(WEIGHTS_FILE)) if k.startswith("embedding.")]
+    loaded = run.load(model).embedding
+    assert isinstance(loaded, CodedEmbedding)
+    books = Codebooks.open(run.codebook)
+    for name in books.coded:
+        assert torch.equal(loaded.codebook(name).codewords, books.coded[name].codewords)
+
+
+@pytest.mark.parametrize("codewords", ["warm", "random"])
+def test_trained_codewords_move_and_survive_the_round_trip(run: Run, codewords: str) -> None:
+    model = run.train(codewords, TRAIN.model_copy(update={"codewords": codewords}))
+    loaded = run.load(model).embedding
+    assert isinstance(loaded, CodedEmbedding)
+    books = Codebooks.open(run.codebook)
+    weights = load_file(model.file(WEIGHTS_FILE))
+    for i, name in enumerate(books.coded):
+        assert not torch.equal(loaded.codewords[i], books.coded[name].codewords)
+        assert torch.equal(loaded.codewords[i], weights[f"embedding.codewords.{i}"])
+    assert not torch.equal(loaded.exact[0], books.exact[loaded.exact_names[0]])
+
+
+def test_rows_are_the_decoded_codes_and_exact_rows(run: Run) -> None:
+    books = Codebooks.open(run.codebook)
+    embedding = run.load(run.train("rows")).embedding
+    assert isinstance(embedding, CodedEmbedding)
+    ids = torch.tensor([[300, 200, 4, 1], [0, 0, 0, 0]], dtype=torch.int32)
+    rows = embedding(ids)
+    tables = load_file(open_bundle(run.pretrained).file("tables.safetensors"))
+    for slot, name in ((0, "user"), (1, "item"), (3, "item")):
+        expected = books.decode(name, books.encode(name, tables[name][ids[:, slot]]))
+        torch.testing.assert_close(rows[:, slot], expected)
+    torch.testing.assert_close(rows[:, 2], tables["colour"][ids[:, 2]])
+
+
+def test_the_model_scores_the_same_after_loading(run: Run) -> None:
+    first, second = run.load(run.train("a")), run.load(run.train("b"))
+    ids = torch.randint(0, 5, (50, 4), dtype=torch.int32)
+    assert torch.equal(first.logits(ids, None), second.logits(ids, None))
+
+
+def test_the_reference_starts_from_the_pretrained_tables_or_random(run: Run) -> None:
+    evaluate = EvaluateConfig(reference="full", full=FULL)
+    warm = run.reference("warm-start", evaluate)
+    cold = run.reference("cold-start", EvaluateConfig(reference="full", full=FULL.model_copy(update={"init": "random"})))
+    assert warm.extra["fit"]["history"][0]["valid_auc"] > cold.extra["fit"]["history"][0]["valid_auc"]
+    assert load_ctr_model(warm, None, None).embedding.serving_bytes()["rows"] == (301 + 201 + 5) * 7 * 4
+
+
+def test_no_reference_is_a_bundle_that_says_so(run: Run) -> None:
+    assert run.reference("none", EvaluateConfig()).extra == {"embedding": "none"}
+
+
+def test_a_codebook_of_another_space_is_refused(run: Run, tmp_path: Path) -> None:
+    other = make_run(tmp_path, seed=1)
+    with pytest.raises(SpaceError, match="not of the space"):
+        train_step(
+            train=TRAIN, dataset=run.dataset, pretrained=run.pretrained, codebook=other.codebook,
+            codes=other.codes, seed=0, checkpoints=None, out=tmp_path / "model",
+        )  # fmt: skip
+    assert not (tmp_path / "model").exists()
+    model = run.train("mine")
+    with pytest.raises(SpaceError, match=f"model {model.uuid} was trained in"):
+        load_ctr_model(model, open_bundle(other.codebook), open_bundle(other.codes))
+    with pytest.raises(SpaceError, match="are not of codebook"):
+        load_ctr_model(model, open_bundle(run.codebook), open_bundle(other.codes))
+    with pytest.raises(BundleError, match="needs a codebook"):
+        load_ctr_model(model, None, None)
