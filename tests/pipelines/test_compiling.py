@@ -1,0 +1,121 @@
+"""Compiling for a cluster: the golden YAML, the image, and what the checks find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from kfp import components
+
+from mec.config import RunConfig, parse_config
+from mec.errors import ConfigError
+from pipelines.compiling import PLACEHOLDER_IMAGE, check_pipeline, compile_train, pipeline_yaml
+from pipelines.parameters import SECTIONS
+
+GOLDEN = Path(__file__).parents[2] / "pipelines" / "compiled" / "train.yaml"
+IMAGE = "registry.example/mec@sha256:" + "0" * 64
+NO_MEC_CHANGE = "run `make compile` and read the difference"
+
+
+@pytest.fixture(scope="module")
+def compiled() -> str:
+    return pipeline_yaml(IMAGE)
+
+
+def test_the_golden_copy_is_what_compiles(tmp_path):
+    path = compile_train(IMAGE, tmp_path)
+    assert path.read_text(encoding="utf-8") == GOLDEN.read_text(encoding="utf-8"), NO_MEC_CHANGE
+
+
+def test_every_container_runs_the_image(compiled):
+    assert PLACEHOLDER_IMAGE not in compiled
+    assert compiled.count(f"image: {IMAGE}") == 10
+
+
+def test_nothing_is_installed_when_a_step_starts(compiled):
+    assert "pip install" not in compiled
+
+
+def test_the_yaml_loads_back(compiled):
+    assert components.load_component_from_text(compiled).name == "mec-train"
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["mec", "mec:latest", "registry.example/mec:1.2", "mec@sha256:abc", "mec@sha256:" + "0" * 63 + "G", f"{IMAGE} "],
+)
+def test_an_image_without_a_digest_is_refused_and_nothing_written(tmp_path, image):
+    with pytest.raises(ConfigError, match="digest"):
+        compile_train(image, tmp_path / "build")
+    assert not (tmp_path / "build").exists()
+
+
+@pytest.mark.parametrize("image", [IMAGE, "localhost:5000/team/mec@sha256:" + "a" * 64, "mec:1.2@sha256:" + "f" * 64])
+def test_an_image_by_digest_is_taken(tmp_path, image):
+    document = yaml.safe_load(compile_train(image, tmp_path).read_text(encoding="utf-8"))
+    images = {e["container"]["image"] for e in document["deploymentSpec"]["executors"].values()}
+    assert images == {image}
+
+
+def test_a_config_becomes_the_defaults(tmp_path):
+    config = parse_config({"name": "shop", "seed": 7, "store": "/mnt/mec", "quantize": {"num_codes": 3}})
+    document = yaml.safe_load(compile_train(IMAGE, tmp_path, config).read_text(encoding="utf-8"))
+    parameters = document["root"]["inputDefinitions"]["parameters"]
+    defaults = {name: parameters[name].get("defaultValue") for name in (*SECTIONS, "name", "seed", "store")}
+    assert (defaults["name"], defaults["seed"], defaults["store"]) == ("shop", 7, "/mnt/mec")
+    sections = {name: yaml.safe_load(defaults[name]) for name in SECTIONS}
+    assert RunConfig.model_validate({"name": "shop", "seed": 7, "store": "/mnt/mec", **sections}) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"store": ".mec"}, "store"),
+        ({"store": "/s", "data": {"path": "a.parquet", "categorical": ["x"]}}, "data.path"),
+        ({"store": "/s", "publish": {"feature_repo": "repo"}}, "publish.feature_repo"),
+    ],
+)
+def test_relative_paths_are_refused(tmp_path, settings, named):
+    with pytest.raises(ConfigError, match=f"^{named} is relative"):
+        compile_train(IMAGE, tmp_path, parse_config(settings))
+
+
+def test_an_unwritable_directory_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write"):
+        compile_train(IMAGE, tmp_path / "file")
+
+
+def _damaged(compiled: str, change) -> str:
+    documents = list(yaml.safe_load_all(compiled))
+    change(documents[0])
+    return yaml.safe_dump_all(documents)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda spec: spec["components"].pop("comp-encode"), "comp-encode"),
+        (lambda spec: spec["deploymentSpec"]["executors"].pop("exec-train"), "exec-train"),
+        (
+            lambda spec: spec["deploymentSpec"]["executors"]["exec-train"]["container"].update(image="mec:1"),
+            "exec-train runs mec:1",
+        ),
+        (lambda spec: spec.update(mistake=1), "mistake"),
+    ],
+)
+def test_the_check_finds(compiled, change, message):
+    check_pipeline(compiled, IMAGE)
+    with pytest.raises(Exception, match=message):
+        check_pipeline(_damaged(compiled, change), IMAGE)
+
+
+def test_the_check_reads_the_kubernetes_document(compiled):
+    def platform(executor: dict) -> str:
+        document = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"exec-train": executor}}}}}
+        return compiled + "---\n" + yaml.safe_dump(document)
+
+    check_pipeline(platform({"imagePullPolicy": "Always"}), IMAGE)
+    with pytest.raises(Exception, match="notASetting"):
+        check_pipeline(platform({"notASetting": 1}), IMAGE)
