@@ -37,7 +37,7 @@ class NumericField(Settings):
 
     name: str = Field(min_length=1, description="column name")
     transform: Literal["log2_buckets", "linear"] = Field(
-        "log2_buckets", description="floor(log(x)^2) as a categorical value (Criteo 2014 winner), or x times one learned direction"
+        "log2_buckets", description="floor(log(x)^2) as a categorical value above 2, floor(x) below (Criteo 2014 winner), or x times one learned direction"
     )
 
 
@@ -237,7 +237,7 @@ class TrackingConfig(Settings):
 
     enabled: bool = Field(True, description="false: neither log nor register")
     uri: str | None = Field(None, description="tracking server; null: MLFLOW_TRACKING_URI, else sqlite under `store`")
-    experiment: str = Field("mec", min_length=1)
+    experiment: str = Field("mec", min_length=1, description="MLflow experiment of the runs")
     model_name: str | None = Field(None, description="registered model; null: the run's name")
     gate: GateConfig = GateConfig()
 

@@ -88,7 +88,7 @@ class CtrModel(nn.Module):
 
 def squared_norm(rows: Tensor) -> Tensor:
     """Sum of the squares of all elements, with a gradient in one pass over them."""
-    result: Tensor = _SquaredNorm.apply(rows)
+    result: Tensor = _SquaredNorm.apply(rows)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -102,7 +102,8 @@ class _SquaredNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (rows,) = ctx.saved_tensors
-        return rows * (2 * grads[0])
+        gradient: Tensor = rows * (2 * grads[0])
+        return gradient
 
 
 @torch.no_grad()

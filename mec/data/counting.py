@@ -1,37 +1,38 @@
 """Count step: how often each value occurs in the training split, per vocabulary.
 
-A Dask graph: each leaf streams a range of partitions once and counts every column with a hash table of
-its own thread; then, per vocabulary, a tree of merges, so that partial tables never all live at once.
+A Dask graph: leaves stream ranges of partitions, every row once, and count with hash tables of their own thread, each
+on one core; then, per vocabulary, a tree of merges. A few partitions go first, as a sample that tells the frequent values.
 With a distributed scheduler ``data.path`` must be readable by every worker.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from dask.delayed import Delayed, delayed
+from numpy.typing import NDArray
 
 from mec.bundle import write_bundle
 from mec.config import CountConfig, DataConfig
 from mec.data.blocks import Block
 from mec.data.dask_run import compute
-from mec.data.merging import FieldTally, Moments, TableStack, Tally, count_table, merge_tables, sort_table
+from mec.data.merging import FieldTally, Tally, merge_tables, sort_table
 from mec.data.readers import Source, open_source
 from mec.data.schema import check_facts, is_linear, vocabulary_of
 from mec.data.shards import SPLITS
 from mec.data.splits import NO_SPLIT, TRAIN
+from mec.data.value_counter import ValueCounter, head_of
 from mec.progress import Progress, note
 from mec.steps import step
 
-_MAX_LEAVES = 64
-_FAN_IN = 8  # tables per merge
+_SAMPLES = 4  # partitions that are counted first, to know the head of each vocabulary
+_MIN_LEAVES, _MAX_LEAVES = 8, 64  # where there are partitions enough
+_FAN_IN = 16  # tables per merge
 _Leaf = tuple[dict[str, pa.Table], Tally]
 
 
@@ -76,9 +77,7 @@ def count_step(*, data: DataConfig, count: CountConfig, seed: int, out: Path) ->
                 },
                 "rows": rows,
                 "label_mean": tally.num_positive / rows["train"],
-                "numeric": {
-                    f.name: _numeric_facts(tally.fields[f.name]) for f in source.fields if is_linear(f)
-                },
+                "numeric": {f.name: _numeric_facts(tally.fields[f.name]) for f in source.fields if is_linear(f)},
             }
             distinct = sum(table.num_rows for table in tables.values())
             record.summary = f"{rows['train']} training rows, {len(tables)} vocabularies, {distinct} values"
@@ -95,39 +94,59 @@ def count_source(source: Source, count: CountConfig) -> tuple[dict[str, pa.Table
         Vocabulary -> table (value, count int64) of the training split, most frequent first, equal counts by
         value, null last; and the facts of all rows.
     """
-    num_partitions = len(source.partitions())
-    bounds = np.linspace(0, num_partitions, min(num_partitions, _MAX_LEAVES) + 1).astype(int).tolist()
-    run = uuid.uuid4().hex  # keys must differ between runs that share a scheduler
-    shared = delayed(source, name=f"source-{run}", traverse=False)
-    leaves = [
-        delayed(count_partitions)(shared, begin, end, dask_key_name=f"leaf-{run}-{i}")
-        for i, (begin, end) in enumerate(pairwise(bounds))
-    ]
-    tallies = [delayed(_tally)(leaf, dask_key_name=f"tally-{run}-{i}") for i, leaf in enumerate(leaves)]
+    sampled, ranges = _plan(len(source.partitions()))
     vocabularies = list(dict.fromkeys(vocabulary_of(f) for f in source.fields if not is_linear(f)))
-    trees = [
-        _tree([delayed(_table)(leaf, name, source.vocabulary_types[name]) for leaf in leaves]) for name in vocabularies
-    ]
+    shared = delayed(source, traverse=False)
+    samples = [delayed(count_partitions)(shared, [i], {}) for i in sampled]
+    heads = {
+        name: delayed(_head)([delayed(_table)(leaf, name) for leaf in samples])
+        for name in vocabularies
+        if samples and source.vocabulary_types[name] == "int64"
+    }
+    leaves = samples + [delayed(count_partitions)(shared, indices, heads) for indices in ranges]
+    tallies = [delayed(_tally)(leaf) for leaf in leaves]
+    trees = [_tree([delayed(_table)(leaf, name) for leaf in leaves]) for name in vocabularies]
     results = compute([*trees, *tallies], count, Progress("count", len(trees) + len(tallies)))
-    tables, parts = results[: len(trees)], results[len(trees) :]
     tally = Tally()
-    for part in parts:
+    for part in results[len(trees) :]:
         tally.add(part)
-    return dict(zip(vocabularies, tables, strict=True)), tally
+    return dict(zip(vocabularies, results[: len(trees)], strict=True)), tally
 
 
-def count_partitions(source: Source, begin: int, end: int) -> _Leaf:
-    """Count the partitions from ``begin`` up to ``end``: one leaf of the tree."""
-    stacks: dict[str, TableStack] = {}
+def _plan(num_partitions: int) -> tuple[list[int], list[list[int]]]:
+    """Partitions counted first as a sample, one leaf each, and the ranges of all others, one leaf per range."""
+    sampled = [i * num_partitions // _SAMPLES for i in range(_SAMPLES)] if num_partitions > 2 * _SAMPLES else []
+    others = [i for i in range(num_partitions) if i not in sampled]
+    num_leaves = min(len(others), max(_MIN_LEAVES, min(_MAX_LEAVES, len(others) // _FAN_IN)))
+    bounds = np.linspace(0, len(others), num_leaves + 1).astype(int).tolist()
+    return sampled, [others[begin:end] for begin, end in pairwise(bounds)]
+
+
+def count_partitions(source: Source, partitions: Sequence[int], heads: Mapping[str, NDArray[np.int64]]) -> _Leaf:
+    """Count some partitions, given by index: one leaf of the tree.
+
+    Args:
+        source: Rows.
+        partitions: Indices into ``source.partitions()``.
+        heads: Vocabulary -> values expected often.
+    """
+    counters = {
+        name: ValueCounter(heads.get(name)) for name in (vocabulary_of(f) for f in source.fields if not is_linear(f))
+    }
     tally = Tally(fields={f.name: FieldTally() for f in source.fields})
-    for partition in source.partitions()[begin:end]:
-        for block in source.read(partition):
-            _count_block(source, block, stacks, tally)
-    tables = {name: stack.table() for name, stack in stacks.items()}
-    return {name: table for name, table in tables.items() if table is not None}, tally
+    every = source.partitions()
+    for index in partitions:
+        for block in source.read(every[index]):
+            _count_block(source, block, counters, tally)
+    tables = {}
+    for name, counter in counters.items():
+        kind = pa.int64() if source.vocabulary_types[name] == "int64" else pa.string()
+        empty = pa.schema([("value", kind), ("count", pa.int64())]).empty_table()
+        tables[name] = counter.table() or empty
+    return tables, tally
 
 
-def _count_block(source: Source, block: Block, stacks: dict[str, TableStack], tally: Tally) -> None:
+def _count_block(source: Source, block: Block, counters: Mapping[str, ValueCounter], tally: Tally) -> None:
     codes, nums = np.unique(block.split, return_counts=True)
     is_train = block.split == TRAIN
     tally.add(
@@ -141,19 +160,11 @@ def _count_block(source: Source, block: Block, stacks: dict[str, TableStack], ta
         column = block.columns[field.name]
         if mask is not None:
             column = column.filter(mask)
-        seen = tally.fields[field.name]
-        if is_linear(field):
-            seen.moments.add(Moments.of(column))
-            extremes = pc.min_max(column).as_py()
-            seen.see(x for x in extremes.values() if x is not None)
-        else:
-            if pa.types.is_list(column.type):
-                column = column.flatten()
-            table = count_table(column)
-            seen.see(v for v in table["value"].slice(0, 3).to_pylist() if v is not None)
-            stacks.setdefault(vocabulary_of(field), TableStack()).add(table)
-        seen.num_values += len(column)
-        seen.num_nulls += column.null_count
+        if pa.types.is_list(column.type):
+            column = column.flatten()
+        tally.fields[field.name].add(FieldTally.of(column))
+        if not is_linear(field):
+            counters[vocabulary_of(field)].add(column)
 
 
 def _numeric_facts(tally: FieldTally) -> dict[str, float | int]:
@@ -171,10 +182,12 @@ def _tally(leaf: _Leaf) -> Tally:
     return leaf[1]
 
 
-def _table(leaf: _Leaf, vocabulary: str, value_type: str) -> pa.Table:
-    kind = pa.int64() if value_type == "int64" else pa.string()
-    empty = pa.schema([("value", kind), ("count", pa.int64())]).empty_table()
-    return leaf[0].get(vocabulary, empty)
+def _table(leaf: _Leaf, vocabulary: str) -> pa.Table:
+    return leaf[0][vocabulary]
+
+
+def _head(tables: Sequence[pa.Table]) -> NDArray[np.int64]:
+    return head_of(merge_tables(tables))
 
 
 def _tree(tables: list[Delayed]) -> Delayed:
@@ -187,5 +200,3 @@ def _tree(tables: list[Delayed]) -> Delayed:
 
 def _finish(tables: Sequence[pa.Table]) -> pa.Table:
     return sort_table(merge_tables(tables))
-
-

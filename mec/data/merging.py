@@ -16,8 +16,6 @@ import pyarrow.compute as pc
 
 from mec.data.schema import FieldFacts
 
-_PENDING_ROWS = 1 << 20  # of partial tables kept before they are merged
-
 
 def count_table(values: pa.Array) -> pa.Table:
     """Count distinct values, null among them.
@@ -62,25 +60,6 @@ def _sort_int64(table: pa.Table) -> pa.Table:
     return pa.concat_tables([result.slice(0, place), nulls, result.slice(place)])
 
 
-class TableStack:
-    """Count tables of one vocabulary while they come in: merged whenever as much is pending as is merged."""
-
-    def __init__(self) -> None:
-        self._merged_rows = 0
-        self._tables: list[pa.Table] = []
-
-    def add(self, table: pa.Table) -> None:
-        self._tables.append(table)
-        num_rows = sum(t.num_rows for t in self._tables)
-        if num_rows - self._merged_rows > max(self._merged_rows, _PENDING_ROWS):
-            self._tables = [merge_tables(self._tables)]
-            self._merged_rows = self._tables[0].num_rows
-
-    def table(self) -> pa.Table | None:
-        """All that came in; a value may have several rows, which the next merge adds up."""
-        return pa.concat_tables(self._tables) if self._tables else None
-
-
 @dataclass
 class Moments:
     """Number, mean and sum of squared deviations (Chan, Golub, LeVeque: Updating formulae, 1979)."""
@@ -122,6 +101,16 @@ class FieldTally:
     seen: set[int | float | str] = field(default_factory=set)
     moments: Moments = field(default_factory=Moments)  # of linear fields
 
+    @classmethod
+    def of(cls, values: pa.Array) -> FieldTally:
+        """Tally of int64, string or float64 values."""
+        extremes = pc.min_max(values).as_py().values()
+        tally = cls(num_values=len(values), num_nulls=values.null_count)
+        tally.see(x for x in extremes if x is not None)
+        if pa.types.is_floating(values.type):
+            tally.moments = Moments.of(values)
+        return tally
+
     def add(self, other: FieldTally) -> None:
         self.num_values += other.num_values
         self.num_nulls += other.num_nulls
@@ -129,10 +118,10 @@ class FieldTally:
         self.moments.add(other.moments)
 
     def see(self, values: Iterable[int | float | str]) -> None:
+        """Take note of distinct values, until there are two."""
         for value in values:
-            if len(self.seen) == 2:
-                return
-            self.seen.add(value)
+            if len(self.seen) < 2:
+                self.seen.add(value)
 
     def facts(self) -> FieldFacts:
         return FieldFacts(num_values=self.num_values, num_nulls=self.num_nulls, num_distinct=len(self.seen))

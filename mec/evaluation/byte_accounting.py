@@ -10,7 +10,8 @@ from mec.data.layout import FieldLayout
 
 FLOAT_BYTES = 4
 ID_BYTES = 4
-PARTS = ("codes", "codebooks", "rows", "index", "other")
+PART_NAMES = {"codes": "codes", "codebooks": "codebooks", "rows": "exact rows", "index": "index", "other": "other"}
+PARTS = tuple(PART_NAMES)
 
 
 class Column(Protocol):

@@ -55,15 +55,18 @@ def fit_calibration(labels: Labels, logits: Floats) -> Calibration:
     targets = np.where(labels == 1, (num_positives + 1) / (num_positives + 2), 1 / (num_negatives + 2))
     z = logits.astype(np.float64)
     ones = np.ones_like(z)
-    scale, bias = _newton(np.stack([z, ones]), np.zeros_like(z), targets, np.array([1.0, 0.0]))
+    # Newton starts from standardised logits: on raw ones the curvature can be zero at the start.
+    centre, spread = float(z.mean()), float(z.std()) or 1.0
+    weight, bias = _newton(np.stack([(z - centre) / spread, ones]), np.zeros_like(z), targets)
+    scale, bias = weight / spread, bias - weight * centre / spread
     if scale < MIN_SCALE:
         scale = MIN_SCALE
-        (bias,) = _newton(ones[None], scale * z, targets, np.zeros(1))
+        (bias,) = _newton(ones[None], scale * z, targets)
     return Calibration(float(scale), float(bias))
 
 
 def _newton(
-    features: NDArray[np.float64], offset: NDArray[np.float64], targets: NDArray[np.float64], start: NDArray[np.float64]
+    features: NDArray[np.float64], offset: NDArray[np.float64], targets: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Minimise the convex mean logloss of offset + weights @ features, features (k, N)."""
     num_rows = features.shape[1]
@@ -72,7 +75,8 @@ def _newton(
         z = offset + weights @ features
         return np.mean(np.logaddexp(0.0, z) - targets * z)
 
-    weights, current = start, loss(start)
+    weights = np.zeros(len(features))
+    current = loss(weights)
     for _ in range(_MAX_ITERATIONS):
         p = sigmoid(offset + weights @ features)
         gradient = features @ (p - targets) / num_rows

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from mec.bundle import Bundle, BundleDraft, open_bundle, write_bundle, write_json
 from mec.config import EvaluateConfig
-from mec.ctr_model import CtrModel, predict_split
-from mec.model_bundle import load_ctr_model
+from mec.ctr_model import CtrModel, EmbeddingMethod, predict_split
 from mec.data.dataset import EncodedDataset
 from mec.data.layout import FieldLayout
 from mec.data.vocabulary import Vocabularies
@@ -25,6 +24,7 @@ from mec.evaluation.measuring import Logits, evaluate_predictions
 from mec.evaluation.metrics import Labels
 from mec.evaluation.report import markdown_summary, render
 from mec.evaluation.slices import slice_rows
+from mec.model_bundle import load_ctr_model
 from mec.progress import Progress
 from mec.steps import step
 
@@ -169,7 +169,7 @@ def _account(
 ) -> dict[str, Any]:
     embedding_dim = int(codebook.extra["embedding_dim"])
     full = full_bytes(model.layout, embedding_dim)
-    parts = {part: int(size) for part, size in model.serving_bytes().items()}
+    parts = {part: int(size) for part, size in cast(EmbeddingMethod, model.embedding).serving_bytes().items()}
     by_vocabulary = vocabulary_bytes(model.layout, embedding_dim, codebook.extra["structure"], coded)
     return {
         "full_bytes": full,

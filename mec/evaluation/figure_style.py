@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart by colour-blind readers.
 COMPRESSED, FULL = "#0072B2", "#D55E00"
 PART_COLORS = {"codes": "#0072B2", "codebooks": "#56B4E9", "rows": "#009E73", "index": "#CC79A7", "other": "#8A8A8A"}
-PART_LABELS = {"codes": "codes", "codebooks": "codebooks", "rows": "exact rows", "index": "index", "other": "other"}
 INK, GREY, FAINT = "#222222", "#6B6B6B", "#DDDDDD"
 
 _STYLE: dict[str, Any] = {
@@ -43,6 +42,7 @@ _STYLE: dict[str, Any] = {
 
 
 def byte_unit(largest: float) -> tuple[float, str]:
+    """Divisor and name of the binary unit for an axis that reaches ``largest`` bytes."""
     for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
         if largest >= 1024**power:
             return float(1024**power), unit
@@ -50,12 +50,14 @@ def byte_unit(largest: float) -> tuple[float, str]:
 
 
 def short_name(name: str, length: int = 24) -> str:
+    """A vocabulary's name, fit for a label."""
     # A dollar sign would start matplotlib's mathematics.
     name = name if len(name) <= length else name[: length - 1] + "…"
     return name.replace("$", r"\$")
 
 
 def short_count(num: int) -> str:
+    """A row count, fit for a label: 12,345 as 12k."""
     for power, suffix in ((9, "G"), (6, "M"), (3, "k")):
         if num >= 10 ** (power + 1):
             return f"{num / 10**power:.0f}{suffix}"
@@ -63,18 +65,21 @@ def short_count(num: int) -> str:
 
 
 def count_formatter() -> Any:
+    """Axis formatter of row counts."""
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda value, _: short_count(round(value)))
 
 
 def swatch(color: str, label: str) -> Any:
+    """Legend entry of a colour."""
     from matplotlib.patches import Patch
 
     return Patch(color=color, label=label)
 
 
 def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, inches, without pyplot's global state."""
     from matplotlib.figure import Figure as NewFigure
 
     figure = NewFigure(figsize=(width, height))
@@ -83,6 +88,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def to_png(figure: Figure) -> bytes:
+    """Render a figure, its title at the left edge."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_canvas(FigureCanvasAgg(figure))
@@ -95,6 +101,7 @@ def to_png(figure: Figure) -> bytes:
 
 @contextmanager
 def house_style() -> Iterator[None]:
+    """Settings of matplotlib while figures are drawn."""
     import matplotlib as mpl
 
     with mpl.rc_context(cast(Any, _STYLE)):

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Callable
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mec.evaluation import formatting as fmt
-from mec.evaluation.byte_accounting import PARTS
+from mec.evaluation.byte_accounting import PART_NAMES, PARTS
+from mec.evaluation.figure_style import (
+    COMPRESSED,
+    FULL,
+    GREY,
+    INK,
+    PART_COLORS,
+    byte_unit,
+    count_formatter,
+    house_style,
+    new_figure,
+    short_count,
+    short_name,
+    swatch,
+    to_png,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +32,8 @@ if TYPE_CHECKING:
 
 Evaluation = dict[str, Any]
 
-MAX_VOCABULARIES = 8
+MAX_VOCABULARIES = 8  # bars; the smaller ones share one
+
 
 def draw_figures(evaluation: Evaluation) -> dict[str, bytes]:
     """Draw every figure that the evaluation has the numbers for.
@@ -128,7 +142,7 @@ def _calibration(evaluation: Evaluation) -> Figure:
     right.set(xlabel="prediction of the compressed model, calibrated", ylabel="test rows", xlim=(0, edges[-1]))
     right.set_title("Where the predictions lie")
     right.yaxis.set_major_formatter(count_formatter())
-    right.legend(loc="upper right")
+    right.legend(loc="best")
     figure.suptitle(f"Predictions are {100 * evaluation['calibration_error']:.2g} percentage points off on average")
     return figure
 
@@ -160,9 +174,7 @@ def _bytes(evaluation: Evaluation) -> Figure:
     bottom.set_title("Compressed bytes by vocabulary")
     bottom.invert_yaxis()
     sizes = {part: evaluation["bytes"][part] for part in PARTS if evaluation["bytes"].get(part)}
-    handles = [
-        swatch(PART_COLORS[part], f"{PART_LABELS[part]} {fmt.human_bytes(size)}") for part, size in sizes.items()
-    ]
+    handles = [swatch(PART_COLORS[part], f"{PART_NAMES[part]} {fmt.human_bytes(size)}") for part, size in sizes.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     for axes in (top, bottom):
         axes.grid(axis="y", visible=False)
@@ -261,5 +273,3 @@ def _largest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _parts(row: dict[str, Any]) -> dict[str, int]:
     return {part: int(row.get(part, 0)) for part in PARTS}
-
-

@@ -125,7 +125,7 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
     if summary.get("latency"):
         latency = summary["latency"]
         add("look-up time", fmt.ratio(latency["ratio"]), f"of the full table's, {fmt.count(latency['rows'])} rows")
-    if summary.get("published_rows") is not None:
+    if summary.get("published_rows"):
         generation = summary.get("generation")
         note = "to the online store" + (f", generation {generation}" if generation is not None else "")
         add("codes published", fmt.count(summary["published_rows"]), note)

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mec.evaluation import formatting as fmt
-from mec.evaluation.byte_accounting import PARTS
+from mec.evaluation.byte_accounting import PART_NAMES, PARTS
 
 Summary = Mapping[str, Any]
 
 ABSENT = "\N{EN DASH}"
-_PART_NAMES = {"codes": "codes", "codebooks": "codebooks", "rows": "exact rows", "index": "index", "other": "other"}
 _SLICES_NOTE = (
     "A value is head if more frequent values make up less than 50 % of its vocabulary's training impressions, "
     "torso if less than 90 %, else tail; unseen is out of vocabulary. A row belongs to the slice "
-    "of its rarest value. Intervals are DeLong's, the difference's is paired."
+    "of its rarest value."
 )
+_PAIRED_NOTE = " AUC differences are paired, with DeLong's 95 % interval."
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Row:
+    """One table row; the first cell is its heading."""
+
     cells: Sequence[str]
     css: str = field(default="")
 
@@ -110,7 +112,7 @@ def _slices_table(summary: Summary) -> Table | None:
         before = row["by"]
     heads = ["by", "slice", "rows", "share", "label 1", "AUC"]
     heads += ["full AUC", "AUC difference", "logloss", "full logloss"] if paired else ["logloss"]
-    return Table("Popularity slices", heads, rows, _SLICES_NOTE, text_columns=2)
+    return Table("Popularity slices", heads, rows, _SLICES_NOTE + (_PAIRED_NOTE if paired else ""), text_columns=2)
 
 
 def _auc_cell(row: Mapping[str, Any], key: str) -> str:
@@ -134,7 +136,7 @@ def _bytes_table(summary: Summary) -> Table | None:
     parts = summary["bytes"]
     total = sum(parts.values())
     rows = [
-        Row([_PART_NAMES[part], fmt.count(parts[part]), fmt.human_bytes(parts[part]), fmt.percent(parts[part] / total)])
+        Row([PART_NAMES[part], fmt.count(parts[part]), fmt.human_bytes(parts[part]), fmt.percent(parts[part] / total)])
         for part in PARTS
         if part in parts
     ]
@@ -192,7 +194,9 @@ def _steps_table(summary: Summary) -> Table | None:
     rows = []
     for name, step in steps.items():
         peak = step.get("peak_rss_bytes")
-        cells = [str(name), str(step.get("summary") or ""), fmt.seconds(step["seconds"])]
+        notes = [str(step["summary"])] if step.get("summary") else []
+        notes += ["reused from an earlier run"] if step.get("reused") else []
+        cells = [str(name), "; ".join(notes), fmt.seconds(step["seconds"])]
         rows.append(Row([*cells, fmt.human_bytes(peak) if peak else ABSENT]))
     total = sum(step["seconds"] for step in steps.values())
     peaks = [step["peak_rss_bytes"] for step in steps.values() if step.get("peak_rss_bytes")]

@@ -149,23 +149,23 @@ def slice_metrics(
 def _one_model(prefix: str, labels: Labels, logits: Floats) -> dict[str, float | None]:
     result: dict[str, float | None] = {f"{prefix}logloss": metrics.logloss(labels, logits)}
     result |= {f"{prefix}auc": None, f"{prefix}auc_low": None, f"{prefix}auc_high": None}
-    classes = np.bincount(labels, minlength=2)
-    if classes.min() >= 1:
-        result[f"{prefix}auc"] = metrics.auc(labels, logits)
-    if classes.min() >= 2:
+    fewest = int(np.bincount(labels, minlength=2).min())
+    if fewest >= 2:
         area = metrics.auc_interval(labels, logits)
-        result |= {f"{prefix}auc_low": area.low, f"{prefix}auc_high": area.high}
+        result |= {f"{prefix}auc": area.value, f"{prefix}auc_low": area.low, f"{prefix}auc_high": area.high}
+    elif fewest == 1:
+        result[f"{prefix}auc"] = metrics.auc(labels, logits)
     return result
 
 
 def _difference(labels: Labels, logits: Floats, full_logits: Floats) -> dict[str, float | None]:
     result: dict[str, float | None] = dict.fromkeys(("auc_difference", "auc_difference_low", "auc_difference_high"))
-    classes = np.bincount(labels, minlength=2)
-    if classes.min() >= 1:
-        result["auc_difference"] = metrics.auc(labels, logits) - metrics.auc(labels, full_logits)
-    if classes.min() >= 2:
+    fewest = int(np.bincount(labels, minlength=2).min())
+    if fewest >= 2:
         paired, _ = metrics.auc_difference(labels, logits, full_logits)
-        result |= {"auc_difference_low": paired.low, "auc_difference_high": paired.high}
+        result |= {"auc_difference_low": paired.low, "auc_difference_high": paired.high, "auc_difference": paired.value}
+    elif fewest == 1:
+        result["auc_difference"] = metrics.auc(labels, logits) - metrics.auc(labels, full_logits)
     return result
 
 

@@ -41,15 +41,17 @@ class _PairwiseSum(torch.autograd.Function):
         total = embeddings.sum(dim=1)  # (B, D)
         ctx.save_for_backward(embeddings, total)
         squares = torch.linalg.vector_norm(embeddings, dim=(1, 2)).square()  # (B,)
-        return 0.5 * (total.square().sum(dim=1) - squares)
+        result: Tensor = 0.5 * (total.square().sum(dim=1) - squares)
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         embeddings, total = ctx.saved_tensors
-        return (total.unsqueeze(1) - embeddings).mul_(grads[0].view(-1, 1, 1))
+        gradient: Tensor = (total.unsqueeze(1) - embeddings).mul_(grads[0].view(-1, 1, 1))
+        return gradient
 
 
 def pairwise_sum(embeddings: Tensor) -> Tensor:
     """(B, F, D) -> (B,) sum over field pairs of inner products."""
-    result: Tensor = _PairwiseSum.apply(embeddings)
+    result: Tensor = _PairwiseSum.apply(embeddings)  # type: ignore[no-untyped-call]
     return result

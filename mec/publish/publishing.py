@@ -90,7 +90,7 @@ class OnlineRow:
 
 
 class OnlineRows:
-    """The online rows of a codes bundle, one vocabulary in memory at a time.
+    """The online rows of a codes bundle, made one vocabulary at a time.
 
     Raises:
         SpaceError: The codes index another codebook, or belong to another vocabulary.
@@ -131,7 +131,7 @@ class OnlineRows:
     def batches(self, batch_rows: int) -> Iterator[tuple[list[str], list[bytes]]]:
         """Keys and values, each vocabulary's keys in the order of the store's index."""
         for name, shape in self._shapes.items():
-            keys = self._keys(name)
+            keys = self._vocabularies.keys(name)
             values = self._values(name)
             lengths = pc.binary_length(keys)
             order = pc.sort_indices(
@@ -152,13 +152,9 @@ class OnlineRows:
             ids = drawn[(drawn >= offset) & (drawn < offset + shape["size"])] - offset
             offset += shape["size"]
             if len(ids):
-                keys, values = self._keys(name), self._values(name)
+                keys, values = self._vocabularies.keys(name), self._values(name)
                 rows += [OnlineRow(keys[int(i)].as_py(), values[i]) for i in ids]
         return rows
-
-    def _keys(self, name: str) -> pa.Array:
-        keys = self._vocabularies.keys(name)
-        return keys if isinstance(keys, pa.Array) else pa.array(keys, pa.string())
 
     def _values(self, name: str) -> list[bytes]:
         shape = self._shapes[name]

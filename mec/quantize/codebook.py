@@ -40,8 +40,8 @@ class Codebooks:
     structure: str
     layout: FieldLayout
     embedding_dim: int
-    coded: dict[str, Codebook]
-    exact: dict[str, Tensor]
+    coded: Mapping[str, Codebook]
+    exact: Mapping[str, Tensor]
     uuid: str = ""
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Codes:
     """
 
     codebooks: Codebooks
-    packed: dict[str, NDArray[np.uint8]]
+    packed: Mapping[str, NDArray[np.uint8]]
     generation: int = 0
     parent_generation: int | None = None
     uuid: str = ""
@@ -72,7 +73,7 @@ class Codes:
     def write(self, draft: BundleDraft) -> None:
         """Put files and facts into a codes bundle being written; the codebook must have its uuid."""
         assert self.codebooks.uuid
-        save_file(self.packed, draft.path / CODES_FILE)
+        save_file(dict(self.packed), draft.path / CODES_FILE)
         draft.extra |= {
             "codebook": self.codebooks.uuid,
             "space": self.codebooks.space,

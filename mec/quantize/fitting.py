@@ -49,15 +49,12 @@ def fit_codebook(vectors: Tensor, weights: Tensor, settings: QuantizeConfig, *, 
     """
     check_settings(settings, vectors.shape[1])
     generator = torch.Generator().manual_seed(seed)
-    known = weights > 0
-    if not known.all():
-        vectors, weights = vectors[known], weights[known]
     index, sample_weights = sample_points(vectors, weights, settings.max_points, generator)
-    points = vectors if len(index) == len(vectors) else vectors[index]
+    known = sample_weights > 0
     fit = ProductCodebook.fit if settings.structure == "product" else ResidualCodebook.fit
     return fit(
-        points,
-        sample_weights,
+        vectors[index[known]],
+        sample_weights[known],
         num_codes=settings.num_codes,
         num_codewords=settings.num_codewords,
         iterations=settings.iterations,

@@ -39,7 +39,7 @@ class ProductCodebook:
     def encode(self, vectors: Tensor) -> Tensor:
         """(N, W) float32 -> (N, M) int64: the nearest codeword of each sub-vector."""
         parts = column_parts(self.width, self.num_codes)
-        return torch.stack([nearest(vectors[:, p], self.codewords[:, p])[0] for p in parts], dim=1)
+        return torch.stack([nearest(vectors[:, p], self.codewords[:, p]) for p in parts], dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """(N, M) integers -> (N, W) float32."""

@@ -28,6 +28,7 @@ from mec.steps import step
 
 STEP = "quantize"
 TABLES_FILE = "tables.safetensors"
+_LARGEST = 1e15  # squares of larger values overflow float32 when summed
 
 
 def quantize_step(
@@ -112,11 +113,11 @@ def _read_table(tables: Bundle, name: str, size: int, width: int) -> Tensor:
             found=tuple(rows.shape),
             fix="run the pretrain step again",
         )
-    num_bad = int((~torch.isfinite(rows)).any(dim=1).sum())
+    num_bad = size - int((rows.abs() <= _LARGEST).all(dim=1).sum())
     if num_bad:
         raise TrainingError(
-            f"the pre-trained table of vocabulary {name!r} has rows that are not finite",
-            found=f"{num_bad} of {size} rows with NaN or infinity",
+            f"the pre-trained table of vocabulary {name!r} has rows that cannot be coded",
+            found=f"{num_bad} of {size} rows with NaN, infinity or values beyond {_LARGEST:g}",
             fix="pre-train again with a smaller pretrain.learning_rate",
         )
     return rows.float()

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from mec.quantize.sampling import race, sample_points
+from mec.quantize.sampling import draw, sample_points
 
-_SAMPLE_PER_CODEWORD = 64
-_MIN_SAMPLE = 16_384
+_SAMPLE_PER_CODEWORD = 16
+_MIN_SAMPLE = 4_096
 _MAX_ROUNDS = 256
 
 
@@ -36,12 +36,13 @@ def seed_codewords(points: Tensor, weights: Tensor, num_codewords: int, generato
     num_rounds = min(num_codewords, _MAX_ROUNDS)
     per_round = math.ceil(num_codewords / num_rounds)
     num_tries = 2 + int(math.log(num_codewords)) if per_round == 1 else per_round
-    chosen = [race(weights, 1, generator)]
+    chosen = [draw(weights, 1, generator)]
     errors = _squared_distances(points, squared_norms, chosen[0])[:, 0]  # (N,) to the nearest chosen point
     num_chosen = 1
     while num_chosen < num_codewords:
-        drawn = race(weights * errors, num_tries, generator)
-        distances = torch.minimum(_squared_distances(points, squared_norms, drawn), errors[:, None])  # (N, tries)
+        drawn = draw(weights * errors, num_tries, generator)
+        distances = _squared_distances(points, squared_norms, drawn)  # (N, tries)
+        distances = torch.minimum(distances, errors[:, None], out=distances)
         if per_round == 1:
             best = (weights @ distances).argmin()
             drawn, errors = drawn[best, None], distances[:, best]
@@ -55,6 +56,6 @@ def seed_codewords(points: Tensor, weights: Tensor, num_codewords: int, generato
 
 def _squared_distances(points: Tensor, squared_norms: Tensor, chosen: Tensor) -> Tensor:
     """(N, n) from every point to each chosen one."""
-    distances = squared_norms[:, None] + squared_norms[chosen] - 2 * (points @ points[chosen].T)
+    distances = torch.addmm(squared_norms[chosen], points, points[chosen].T, alpha=-2).add_(squared_norms[:, None])
     distances[chosen, torch.arange(len(chosen), device=chosen.device)] = 0  # not by rounding only
     return distances.clamp_(min=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,9 @@ from mec.data.layout import OOV_ID, FieldLayout
 from mec.data.vocabulary import Vocabularies
 from mec.errors import BundleError, SpaceError
 from mec.evaluation.calibration import Calibration
-from mec.serving.schema import FORMAT, input_fields
+from mec.serving.schema import FORMAT, InputField, input_fields
+
+_EXAMPLE_ROWS = 3
 
 
 def write_scorer(
@@ -25,15 +28,15 @@ def write_scorer(
 
     Args:
         model: Model bundle, on codes.
-        codebook: The codebook bundle it was trained on.
+        codebook: A codebook bundle of its space.
         vocabulary: Vocabulary bundle of the codes.
-        evaluation: Evaluation bundle of the model; its calibration is served.
+        evaluation: Evaluation bundle of this model with this codebook; its calibration is served.
         data: Where the columns of sequence fields are text, how they are separated.
         out: Directory to make.
 
     Raises:
         BundleError: The model is not one on codes, or the evaluation is of another model.
-        SpaceError: The model was trained on another codebook.
+        SpaceError: The evaluation was made with another codebook.
     """
     _check(model, codebook, evaluation)
     layout = FieldLayout.from_json(model.extra["layout"])
@@ -66,8 +69,20 @@ def write_scorer(
             "fields": [f.to_json() for f in fields],
             "values": values,
             "calibration": calibration.to_json(),
+            "example": {f.name: _example(f, vocabularies) for f in fields},
         }
     return open_bundle(out, "scorer")
+
+
+def _example(field: InputField, vocabularies: Vocabularies) -> list[Any]:
+    """Raw values of one field for a request of ``_EXAMPLE_ROWS`` rows: its most frequent ones."""
+    if field.kind == "linear":
+        return [field.mean] * _EXAMPLE_ROWS
+    if field.kind == "bucketed":
+        return [1.0] * _EXAMPLE_ROWS
+    top = vocabularies.values(field.vocabulary).slice(OOV_ID + 1, 2 * _EXAMPLE_ROWS).drop_null().to_pylist()
+    values = [top[row % len(top)] for row in range(_EXAMPLE_ROWS)]
+    return [[value] for value in values] if field.kind == "sequence" else values
 
 
 def copy_bundle(bundle: Bundle, to: Path) -> None:
@@ -85,16 +100,16 @@ def _check(model: Bundle, codebook: Bundle, evaluation: Bundle) -> None:
             found=f"embedding {model.extra['embedding']!r}",
             fix="pass the model of the train step",
         )
-    if model.extra["codebook"] != codebook.uuid:
-        raise SpaceError(
-            f"the model {model.path} was not trained on the codebook {codebook.path}",
-            found=f"codebook {codebook.uuid}",
-            fix=f"pass codebook {model.extra['codebook']}",
-        )
-    evaluated = evaluation.manifest.parents.get("model")
-    if evaluated != model.uuid:
+    parents = evaluation.manifest.parents
+    if parents.get("model") != model.uuid:
         raise BundleError(
             f"the evaluation {evaluation.path} is not of the model {model.path}",
-            found=f"model {evaluated}",
+            found=f"model {parents.get('model')}",
             fix="run the evaluate step on this model",
+        )
+    if parents.get("codebook") != codebook.uuid:
+        raise SpaceError(
+            f"the model {model.path} was not evaluated with the codebook {codebook.path}, so its calibration is of another one",
+            found=f"codebook {parents.get('codebook')}",
+            fix="pass the codebook that the evaluate step was given",
         )

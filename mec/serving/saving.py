@@ -29,6 +29,7 @@ def save_pyfunc(path: Path, *, scorer: Bundle, codes: FeastCodes | BundleCodes, 
         model_id: Of the MLflow model that the directory is for.
         run_id: MLflow run that made it.
     """
+    import pandas as pd
     from mlflow import pyfunc
     from mlflow.models import Model
 
@@ -39,6 +40,7 @@ def save_pyfunc(path: Path, *, scorer: Bundle, codes: FeastCodes | BundleCodes, 
         artifacts={"scorer": str(scorer.path)},
         code_paths=[str(Path(mec.__file__).parent)],
         signature=signature(fields),
+        input_example=pd.DataFrame(scorer.extra["example"]),
         pip_requirements=pip_requirements(),
         model_config={"codes": codes.model_dump()},
         mlflow_model=Model(artifact_path="scorer", run_id=run_id, model_uuid=model_id, model_id=model_id),

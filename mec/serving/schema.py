@@ -57,15 +57,29 @@ class InputField:
                 case "linear":
                     return columns.numeric(array)
                 case "sequence":
-                    return columns.sequence(array, self._type, separator=self.separator, max_length=self.max_length)
-        except columns.BadValue as error:
+                    return self._lists(array)
+        except columns.BadValueError as error:
             raise DataError(
                 f"field {self.name!r}, row {error.row} of the request: the value {error.problem}", found=error.found, fix=error.fix
             ) from None
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(
-                f"field {self.name!r} of the request is not {self._expected()}", found=str(error)[:200], fix="send the type the model was trained on"
-            ) from None
+            raise self._wrong_type(str(error)[:200]) from None
+
+    def _lists(self, array: pa.Array) -> pa.Array:
+        if pa.types.is_null(array.type):
+            array = pa.nulls(len(array), pa.list_(pa.int64() if self.type == "int64" else pa.string()))
+        if not (columns.is_list(array.type) or columns.is_text(array.type)):
+            raise self._wrong_type(str(array.type))
+        return columns.sequence(array, self._type, separator=self.separator, max_length=self.max_length)
+
+    def _wrong_type(self, found: str) -> DataError:
+        what = {"int64": "integers", "string": "text", None: "numbers"}[self.type]
+        expected = f"lists of {what}" if self.kind == "sequence" else "numbers" if self.kind == "bucketed" else what
+        return DataError(
+            f"field {self.name!r} of the request is not {expected}",
+            found=found,
+            fix="send the type that the model was trained on",
+        )
 
     def weight(self, numbers: pa.Array) -> NDArray[np.float32]:
         """Standardised values (N,) of a linear field, 1 where null."""
@@ -76,10 +90,6 @@ class InputField:
     def _type(self) -> ValueType:
         assert self.type is not None
         return self.type
-
-    def _expected(self) -> str:
-        what = {"int64": "integers", "string": "text", None: "numbers"}[self.type]
-        return f"lists of {what}" if self.kind == "sequence" else "numbers" if self.kind == "bucketed" else what
 
 
 def input_fields(

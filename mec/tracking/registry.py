@@ -142,7 +142,7 @@ class ModelRegistry:
         return _version(
             self._client.create_model_version(
                 self.name,
-                source=f"models:/{model.model_id}",
+                source=model.artifact_location,  # models:/… would be looked up at the global tracking address
                 run_id=self._run.run_id,
                 tags=dict(tags),
                 model_id=model.model_id,

@@ -247,8 +247,9 @@ def _write_model(root: Path, layout: FieldLayout, vocabulary: Bundle, seed: int,
     generator = torch.Generator().manual_seed(seed)
     space = f"00000000-0000-4000-8000-{seed:012d}"
     sizes = dict(layout.vocabularies)
-    coded = {n: ResidualCodebook(torch.randn(NUM_CODES, NUM_CODEWORDS, DIM + 1, generator=generator)) for n in ("user", "item")}
-    exact = {n: torch.randn(v, DIM + 1, generator=generator) for n, v in sizes.items() if n not in coded}
+    drawn_rows = {n: 0.4 * torch.randn(NUM_CODES, NUM_CODEWORDS, DIM + 1, generator=generator) for n in ("user", "item")}
+    coded = {n: ResidualCodebook(rows) for n, rows in drawn_rows.items()}
+    exact = {n: 0.4 * torch.randn(v, DIM + 1, generator=generator) for n, v in sizes.items() if n not in coded}
     books = Codebooks(space, "residual", layout, DIM, coded, exact)  # type: ignore[arg-type]
     drawn = {n: torch.randint(NUM_CODEWORDS, (sizes[n], NUM_CODES), generator=generator).numpy() for n in coded}
     with write_bundle(root / "codebook", "codebook", parents={"vocabulary": vocabulary}) as draft:

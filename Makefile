@@ -1,0 +1,54 @@
+# Every target sets up what it needs; `make` lists them.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+CONFIG ?= configs/demo.yaml
+ARGS   ?=
+# for a torch without CUDA where pip's own index has none: https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+# the image that the golden copy of the compiled pipeline names
+IMAGE  ?= registry.example/mec@sha256:0000000000000000000000000000000000000000000000000000000000000000
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.mec-setup
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint typecheck compile clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo "  make run CONFIG=configs/ml1m.yaml ARGS='--out runs/ml1m --set quantize.num_codes=2'"
+
+setup: $(STAMP)  ## make .venv with everything that mec needs
+
+# torch in a call of its own, by its exact version: a resolver that meets it among
+# others may take a build with several GB of CUDA packages
+$(STAMP): pyproject.toml constraints.txt
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "mec needs Python 3.11 or later, and '$(PYTHON)' is not. Name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	'$(PYTHON)' -m venv $(VENV)
+	@echo "installing into $(VENV), which takes some minutes the first time"
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" $(TORCH_INDEX:%=--extra-index-url %)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(STAMP)  ## run the train pipeline here (CONFIG, ARGS)
+	$(BIN)/mec run $(CONFIG) $(ARGS)
+
+test: $(STAMP)  ## run the tests (ARGS)
+	$(BIN)/pytest $(ARGS)
+
+lint: $(STAMP)  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(STAMP)  ## check types, strictly
+	$(BIN)/mypy --strict mec
+
+compile: $(STAMP)  ## compile the pipelines to pipelines/compiled (IMAGE)
+	$(BIN)/mec compile --image $(IMAGE) --out pipelines/compiled
+
+clean:  ## remove .venv, caches and build results; runs/ and .mec/ stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

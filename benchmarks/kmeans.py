@@ -1,0 +1,104 @@
+"""k-means and product codebooks against faiss: time and distortion at the same N, K and iterations.
+
+    python benchmarks/kmeans.py                 # one thread; --threads 2 for two
+
+Both sides see all N points in every iteration (faiss would otherwise take 256 per codeword), unweighted, without
+early stop, in one process with the same number of threads; the best of --repeats runs each, taken in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=1_000_000, help="N")
+    parser.add_argument("--dim", type=int, default=32, help="D")
+    parser.add_argument("--codewords", type=int, default=256, help="K")
+    parser.add_argument("--codes", type=int, default=8, help="M of the product codebook")
+    parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=2)
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # before torch and faiss load their runtimes
+
+    import faiss
+    import numpy as np
+    import torch
+
+    from mec.quantize.kmeans import kmeans, nearest
+    from mec.quantize.product import ProductCodebook, column_parts
+
+    torch.set_num_threads(options.threads)
+    faiss.omp_set_num_threads(options.threads)
+    n, d, k, m = options.points, options.dim, options.codewords, options.codes
+    rng = np.random.default_rng(0)
+    centers = rng.standard_normal((4 * k, d))
+    points = (centers[rng.integers(0, len(centers), n)] + rng.standard_normal((n, d))).astype(np.float32)
+    tensor, ones = torch.from_numpy(points), torch.ones(n)
+
+    def mec_kmeans() -> Tensor:
+        return kmeans(tensor, ones, k, iterations=options.iterations, tolerance=-1.0).codewords
+
+    def faiss_kmeans() -> Tensor:
+        model = faiss.Kmeans(d, k, niter=options.iterations, max_points_per_centroid=n, seed=1)
+        model.train(points)
+        return torch.from_numpy(model.centroids)
+
+    def mec_product() -> Tensor:
+        parts = [
+            kmeans(tensor[:, p], ones, k, iterations=options.iterations, tolerance=-1.0).codewords
+            for p in column_parts(d, m)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def faiss_product() -> Tensor:
+        model = faiss.ProductQuantizer(d, m, k.bit_length() - 1)
+        model.cp.niter, model.cp.max_points_per_centroid = options.iterations, n
+        model.train(points)
+        centroids = faiss.vector_to_array(model.centroids).reshape(m, k, d // m)
+        return torch.from_numpy(np.concatenate(list(centroids), axis=1))
+
+    def distortion(codewords: Tensor) -> float:
+        return float((tensor - codewords[nearest(tensor, codewords)]).square().sum()) / n
+
+    def product_distortion(codewords: Tensor) -> float:
+        book = ProductCodebook(codewords, m)
+        chunks = torch.split(tensor, 1 << 16)
+        return sum(float((c - book.decode(book.encode(c))).square().sum()) for c in chunks) / n
+
+    print(f"N={n:,} D={d} K={k} iterations={options.iterations} threads={options.threads}")
+    compare("k-means", mec_kmeans, faiss_kmeans, distortion, options.repeats)
+    compare(f"product M={m}", mec_product, faiss_product, product_distortion, options.repeats)
+
+
+Fit = Callable[[], "Tensor"]
+
+
+def compare(name: str, ours: Fit, theirs: Fit, measure: Callable[[Tensor], float], repeats: int) -> None:
+    """Print the best time of each side, their ratio, and both distortions."""
+    best = {"mec": float("inf"), "faiss": float("inf")}
+    found = {}
+    for _ in range(repeats):
+        for side, fit in (("mec", ours), ("faiss", theirs)):
+            start = time.perf_counter()
+            found[side] = fit()
+            best[side] = min(best[side], time.perf_counter() - start)
+    ratio = best["mec"] / best["faiss"]
+    mec_distortion, faiss_distortion = measure(found["mec"]), measure(found["faiss"])
+    print(
+        f"{name:14} mec {best['mec']:6.2f} s  faiss {best['faiss']:6.2f} s  ratio {ratio:.2f}   "
+        f"distortion mec {mec_distortion:.4f}  faiss {faiss_distortion:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

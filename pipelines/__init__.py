@@ -1,0 +1,1 @@
+"""Kubeflow pipelines over the components, and what compiles and runs them."""

@@ -1,0 +1,146 @@
+"""What a local run shows while it goes on: everything in ``run.log``, progress on the terminal.
+
+Kubeflow's local runner prints its own records and the output of the steps to standard output.
+``RunLog`` takes that stream's place, keeps it, and reads the lines of ``mec.progress`` in it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import deque
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from mec.progress import ProgressLine, parse
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_STARTED = re.compile(r"Executing task '([a-z_]+)'")
+_REUSED = re.compile(r"Task ([a-z_]+) cache hit")
+_RAISED = re.compile(r"^mec\.errors\.(\w+: .*)$")
+_TAIL_LINES = 25
+
+
+class Display:
+    """Shows the steps of a run on a terminal: bars while they go on, one line when they end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._bar: TaskID | None = None
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._bars.stop()
+
+    def started(self, step: str) -> None:
+        self._drop_bar()
+        if self._console.is_terminal:
+            self._bar = self._bars.add_task(step, total=None, text="")
+
+    def advanced(self, line: ProgressLine) -> None:
+        if self._bar is not None:
+            self._bars.update(self._bar, total=line.total, completed=line.done, text=escape(line.text))
+
+    def ended(self, step: str, text: str) -> None:
+        self._drop_bar()
+        self.say(f"{step:<10} {text}")
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _drop_bar(self) -> None:
+        if self._bar is not None:
+            self._bars.remove_task(self._bar)
+            self._bar = None
+
+
+class RunLog(io.TextIOBase):
+    """A text stream that keeps every line in a file and follows the steps by what they print.
+
+    Attributes:
+        step: The step that runs, or ran last.
+        error: What its error line said, if there was one.
+        reused: Steps whose earlier results were taken.
+    """
+
+    def __init__(self, path: Path, display: Display) -> None:
+        self.path = path
+        self.step: str | None = None
+        self.error: str | None = None
+        self.reused: list[str] = []
+        self._display = display
+        self._file = path.open("a", encoding="utf-8")
+        self._file.write(f"==== {datetime.now(UTC).isoformat(timespec='seconds')}\n")
+        self._pending = ""
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._pending = (self._pending + text).split("\n")
+        for line in lines:
+            self._take(_COLOUR.sub("", line))
+        return len(text)
+
+    def flush(self) -> None:
+        if not self._file.closed:
+            self._file.flush()
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._take(self._pending)
+            self._file.close()
+        super().close()
+
+    def tail(self) -> list[str]:
+        """The last lines that the running step printed."""
+        return list(self._tail)
+
+    def _take(self, line: str) -> None:
+        self._file.write(line + "\n")
+        if started := _STARTED.search(line):
+            self.step, self.error = started[1], None
+            self._tail.clear()
+            self._display.started(started[1])
+        elif reused := _REUSED.search(line):
+            self.reused.append(reused[1])
+            self._display.ended(reused[1], "reused from an earlier run")
+        elif said := parse(line):
+            self._follow(said)
+        elif raised := _RAISED.match(line.strip()):
+            self.error = self.error or raised[1]
+        if line.startswith("    Traceback (most recent call last)"):
+            self._tail.clear()
+        if line.startswith("    ") and line.strip():
+            self._tail.append(line[4:])
+
+    def _follow(self, said: ProgressLine) -> None:
+        if said.event == "progress":
+            self._display.advanced(said)
+        elif said.event == "error":
+            self.error = said.text.replace(" ⏎ ", "\n")
+        elif said.event == "note":
+            self._display.say(f"{said.step:<10} note: {said.text}")
+        else:
+            self._display.ended(said.step, said.text)
