@@ -136,8 +136,10 @@ def write_bundle(
         if f.is_file() and f.name != "step.json"
     }
     config_hash = json_hash(config or {})
+    # the manifest of a bundle inside this one tells when it was made, which is no part of what it is
+    contents = {name: fact for name, fact in files.items() if Path(name).name != MANIFEST}
     identity = json_hash(
-        {"kind": kind, "parents": draft.parents, "config": config_hash, "files": files, "extra": draft.extra}
+        {"kind": kind, "parents": draft.parents, "config": config_hash, "files": contents, "extra": draft.extra}
     )
     manifest = Manifest(
         kind=kind,

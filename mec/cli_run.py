@@ -32,10 +32,10 @@ def run_and_show(config: RunConfig, out: Path, runner: Literal["subprocess", "do
     except StepError as failure:
         print(describe_failure(failure, debug=debug), file=sys.stderr)
         return _CRASH if failure.error is None else _WRONG_INPUT
-    console = Console(soft_wrap=True)
+    console = Console()
     console.print(results_table(result.summary))
     console.print(steps_table(result.summary))
-    console.print(f"report: {result.report}", markup=False, highlight=False)
+    console.print(f"report: {result.report}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -82,10 +82,9 @@ def steps_table(summary: dict[str, Any]) -> Table:
     table.add_column("step")
     table.add_column("seconds", justify="right")
     table.add_column("peak memory", justify="right")
-    table.add_column("")
     for name, step in summary["steps"].items():
         seconds = "reused" if step["reused"] else f"{step['seconds']:.1f}"
-        table.add_row(name, seconds, _size(step["peak_rss_bytes"]), step["summary"])
+        table.add_row(name, seconds, _size(step["peak_rss_bytes"]))
     return table
 
 

@@ -159,7 +159,7 @@ class OptimizerConfig(Settings):
 
     learning_rate: float = Field(1e-3, gt=0, description="Adam step size")
     l2: float = Field(0.0, ge=0, description="weight of the mean over rows of the squared norm of the batch's embeddings")
-    batch_size: int = Field(4096, ge=1, description="rows per step")
+    batch_size: int = Field(2048, ge=1, description="rows per step")
     max_epochs: int = Field(20, ge=1, description="passes over the training split at most")
     patience: int = Field(2, ge=1, description="evaluations without a better validation AUC before stopping")
     evaluations_per_epoch: int = Field(1, ge=1, le=100, description="validations per pass")
@@ -175,8 +175,11 @@ class PretrainConfig(OptimizerConfig):
     embedding_dim: int = Field(16, ge=1, le=1024, description="D, floats per value")
     init_std: float = Field(0.01, gt=0, description="standard deviation of the first vectors")
     l2_warmup_epochs: float = Field(1.0, ge=0, description="passes over which l2 rises from 0: a strong l2 holds small vectors at zero")
-    learning_rate: float = Field(1e-2, gt=0, description="Adam step size")
-    l2: float = Field(0.01, ge=0, description="weight of the mean over rows of the squared norm of the batch's embeddings")
+    learning_rate: float = Field(2e-3, gt=0, description="Adam step size")
+    l2: float = Field(0.02, ge=0, description="weight of the mean over rows of the squared norm of the batch's embeddings")
+    batch_size: int = Field(1024, ge=1, description="rows per step")
+    max_epochs: int = Field(50, ge=1, description="passes over the training split at most")
+    patience: int = Field(3, ge=1, description="evaluations without a better validation AUC before stopping")
 
 
 class QuantizeConfig(Settings):
@@ -214,6 +217,7 @@ class ReferenceConfig(OptimizerConfig):
     """The full-table model that the compressed one is compared with; same backbone as train.model."""
 
     init: Literal["pretrained", "random"] = Field("pretrained", description="first vectors: the pre-trained ones, or random")
+    l2: float = Field(0.02, ge=0, description="weight of the mean over rows of the squared norm of the batch's embeddings")
 
 
 class EvaluateConfig(Settings):

@@ -168,6 +168,6 @@ def train_batch(model: CtrModel, optimizer: CtrOptimizer, batch: Batch, l2: floa
 def _on_plateau(result: FitResult) -> bool:
     """Whether nothing has been learned yet: a strong L2 can hold small vectors near zero for some epochs.
 
-    Only the first three validations may count as that, so a hopeless run still ends.
+    Only the first ten validations may count as that, so a hopeless run still ends.
     """
-    return len(result.history) <= 3 and result.best_auc < 0.52
+    return len(result.history) <= 10 and result.best_auc < 0.52

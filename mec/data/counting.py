@@ -1,21 +1,19 @@
 """Count step: how often each value occurs in the training split, per vocabulary.
 
-A Dask graph: leaves stream ranges of partitions, every row once, and count with hash tables of their own thread, each
-on one core; then, per vocabulary, a tree of merges. A few partitions go first, as a sample that tells the frequent values.
+A Dask graph: each leaf streams a range of partitions once and counts every column with hash tables of its own thread,
+on one core; then, per vocabulary, a tree of merges, so that partial tables never all live at once.
 With a distributed scheduler ``data.path`` must be readable by every worker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dask.delayed import Delayed, delayed
-from numpy.typing import NDArray
 
 from mec.bundle import write_bundle
 from mec.config import CountConfig, DataConfig
@@ -26,12 +24,12 @@ from mec.data.readers import Source, open_source
 from mec.data.schema import check_facts, is_linear, vocabulary_of
 from mec.data.shards import SPLITS
 from mec.data.splits import NO_SPLIT, TRAIN
-from mec.data.value_counter import ValueCounter, head_of
+from mec.data.value_counter import ValueCounter, value_counter
 from mec.progress import Progress, note
 from mec.steps import step
 
-_SAMPLES = 4  # partitions that are counted first, to know the head of each vocabulary
-_MIN_LEAVES, _MAX_LEAVES = 8, 64  # where there are partitions enough
+_LEAF_ROWS = 2_000_000  # at most, but for a partition that is larger
+_MIN_LEAVES = 8  # where there are partitions enough
 _FAN_IN = 16  # tables per merge
 _Leaf = tuple[dict[str, pa.Table], Tally]
 
@@ -94,16 +92,10 @@ def count_source(source: Source, count: CountConfig) -> tuple[dict[str, pa.Table
         Vocabulary -> table (value, count int64) of the training split, most frequent first, equal counts by
         value, null last; and the facts of all rows.
     """
-    sampled, ranges = _plan(len(source.partitions()))
     vocabularies = list(dict.fromkeys(vocabulary_of(f) for f in source.fields if not is_linear(f)))
     shared = delayed(source, traverse=False)
-    samples = [delayed(count_partitions)(shared, [i], {}) for i in sampled]
-    heads = {
-        name: delayed(_head)([delayed(_table)(leaf, name) for leaf in samples])
-        for name in vocabularies
-        if samples and source.vocabulary_types[name] == "int64"
-    }
-    leaves = samples + [delayed(count_partitions)(shared, indices, heads) for indices in ranges]
+    ranges = _leaf_ranges([p.num_rows for p in source.partitions()])
+    leaves = [delayed(count_partitions)(shared, begin, end) for begin, end in ranges]
     tallies = [delayed(_tally)(leaf) for leaf in leaves]
     trees = [_tree([delayed(_table)(leaf, name) for leaf in leaves]) for name in vocabularies]
     results = compute([*trees, *tallies], count, Progress("count", len(trees) + len(tallies)))
@@ -113,37 +105,27 @@ def count_source(source: Source, count: CountConfig) -> tuple[dict[str, pa.Table
     return dict(zip(vocabularies, results[: len(trees)], strict=True)), tally
 
 
-def _plan(num_partitions: int) -> tuple[list[int], list[list[int]]]:
-    """Partitions counted first as a sample, one leaf each, and the ranges of all others, one leaf per range."""
-    sampled = [i * num_partitions // _SAMPLES for i in range(_SAMPLES)] if num_partitions > 2 * _SAMPLES else []
-    others = [i for i in range(num_partitions) if i not in sampled]
-    num_leaves = min(len(others), max(_MIN_LEAVES, min(_MAX_LEAVES, len(others) // _FAN_IN)))
-    bounds = np.linspace(0, len(others), num_leaves + 1).astype(int).tolist()
-    return sampled, [others[begin:end] for begin, end in pairwise(bounds)]
+def _leaf_ranges(partition_rows: Sequence[int]) -> list[tuple[int, int]]:
+    """Ranges of consecutive partitions of about equal numbers of rows, (begin, end) indices."""
+    target = min(_LEAF_ROWS, sum(partition_rows) // _MIN_LEAVES)
+    ranges, begin, num_rows = [], 0, 0
+    for index, rows in enumerate(partition_rows):
+        num_rows += rows
+        if num_rows >= target or index == len(partition_rows) - 1:
+            ranges.append((begin, index + 1))
+            begin, num_rows = index + 1, 0
+    return ranges
 
 
-def count_partitions(source: Source, partitions: Sequence[int], heads: Mapping[str, NDArray[np.int64]]) -> _Leaf:
-    """Count some partitions, given by index: one leaf of the tree.
-
-    Args:
-        source: Rows.
-        partitions: Indices into ``source.partitions()``.
-        heads: Vocabulary -> values expected often.
-    """
-    counters = {
-        name: ValueCounter(heads.get(name)) for name in (vocabulary_of(f) for f in source.fields if not is_linear(f))
-    }
+def count_partitions(source: Source, begin: int, end: int) -> _Leaf:
+    """Count the partitions from index ``begin`` up to ``end``: one leaf of the tree."""
+    names = {vocabulary_of(f) for f in source.fields if not is_linear(f)}
+    counters = {name: value_counter(source.vocabulary_types[name]) for name in names}
     tally = Tally(fields={f.name: FieldTally() for f in source.fields})
-    every = source.partitions()
-    for index in partitions:
-        for block in source.read(every[index]):
+    for partition in source.partitions()[begin:end]:
+        for block in source.read(partition):
             _count_block(source, block, counters, tally)
-    tables = {}
-    for name, counter in counters.items():
-        kind = pa.int64() if source.vocabulary_types[name] == "int64" else pa.string()
-        empty = pa.schema([("value", kind), ("count", pa.int64())]).empty_table()
-        tables[name] = counter.table() or empty
-    return tables, tally
+    return {name: counter.table() for name, counter in counters.items()}, tally
 
 
 def _count_block(source: Source, block: Block, counters: Mapping[str, ValueCounter], tally: Tally) -> None:
@@ -184,10 +166,6 @@ def _tally(leaf: _Leaf) -> Tally:
 
 def _table(leaf: _Leaf, vocabulary: str) -> pa.Table:
     return leaf[0][vocabulary]
-
-
-def _head(tables: Sequence[pa.Table]) -> NDArray[np.int64]:
-    return head_of(merge_tables(tables))
 
 
 def _tree(tables: list[Delayed]) -> Delayed:

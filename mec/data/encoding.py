@@ -1,9 +1,13 @@
-"""Encode step: rows to memory-mapped shards of ids, in source order, a block at a time."""
+"""Encode step: rows to id shards, one pass in source order, memory bounded by ``data.block_rows``."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,129 +17,123 @@ from numpy.typing import NDArray
 from mec.bundle import write_bundle
 from mec.config import DataConfig, NumericField, SequenceField
 from mec.data.blocks import Block
-from mec.data.layout import OOV_ID, PAD_ID, FieldLayout, FieldSlots
+from mec.data.layout import PAD_ID, FieldLayout, FieldSlots
 from mec.data.readers import Source, open_source
 from mec.data.schema import Field, is_linear, vocabulary_of
 from mec.data.shards import SPLITS, DatasetWriter
+from mec.data.splits import NO_SPLIT
 from mec.data.vocabulary import Vocabularies
 from mec.errors import DataError
-from mec.progress import Progress
+from mec.progress import Progress, note
 from mec.steps import step
 
-_LINEAR_ID = 1  # the one direction of a linear field; id 0 stands for null
+_THREADS = 2  # blocks encoded at a time, while the next is read and the last is written
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True)
+class EncodedBlock:
+    """One block's rows as arrays; ``split`` tells where each goes."""
+
+    ids: NDArray[np.uint32]  # (N, S)
+    numerics: NDArray[np.float32] | None  # (N, L)
+    label: NDArray[np.uint8]  # (N,)
+    split: NDArray[np.uint8]  # (N,)
+    time: NDArray[np.float64] | None  # (N,)
 
 
 def encode_step(*, data: DataConfig, vocabulary: Path, seed: int, out: Path) -> None:
-    """Encode every row and write the ``dataset`` bundle; memory is bounded by ``data.block_rows``.
+    """Look every value up and write the ``dataset`` bundle.
+
+    Values that training did not count get id 0. Rows of no split are left out.
 
     Args:
-        data: Where the rows are.
-        vocabulary: Vocabulary bundle; values that it does not hold become id 0.
-        seed: Of the random split and of the synthetic generator.
-        out: Directory of the bundle.
+        data: Where the rows are; as it was when they were counted.
+        vocabulary: Bundle of the vocabulary step.
+        seed: Of the random split and of the synthetic generator; as in the count step.
+        out: Directory of the bundle: shards per split, see ``mec.data.dataset``.
 
     Raises:
-        DataError: Rows that cannot be read, or whose types are not those that were counted.
+        DataError: Rows that cannot be read, or that are not those the vocabulary was made from.
+        BundleError: No vocabulary bundle, or a corrupt one.
     """
     with step("encode", out) as record:
         source = open_source(data, seed=seed)
         vocabularies = Vocabularies.open(vocabulary)
-        check_types(source, vocabularies)
-        layout = layout_of(source, vocabularies)
-        config = {"data": data.model_dump(mode="json"), "seed": seed}
-        parents = {"vocabulary": vocabularies.bundle}
-        with write_bundle(out, "dataset", parents=parents, config=config, data_version=source.data_version) as draft:
+        layout = field_layout(source, vocabularies)
+        with write_bundle(
+            out,
+            "dataset",
+            parents={"vocabulary": vocabularies.bundle},
+            config={"data": data.model_dump(mode="json"), "seed": seed},
+            data_version=source.data_version,
+        ) as draft:
+            progress = Progress("encode", source.num_rows_hint)
+            num_dropped = 0
             with DatasetWriter(draft.path, layout, with_time=data.time is not None) as writer:
-                encoder = Encoder(source, vocabularies, layout)
-                bar = Progress("encode", source.num_rows_hint)
-                for partition in source.partitions():
-                    for block in source.read(partition):
-                        _append(encoder, block, writer)
-                        bar.update(block.num_rows, "rows")
-                bar.set(bar.total, "rows")
+                for block in _in_threads(lambda b: encode_block(b, source, vocabularies, layout), _blocks(source)):
+                    _write(writer, block)
+                    num_dropped += int((block.split == NO_SPLIT).sum())
+                    progress.update(len(block.label))
             draft.extra = writer.extra()
+            _check_rows(draft.extra["rows"], vocabularies)
+            if num_dropped:
+                note("encode", f"{num_dropped} rows belong to no split and are left out")
         rows = draft.extra["rows"]
-        record.summary = f"{rows['train']} train, {rows['valid']} valid, {rows['test']} test rows of {layout.num_slots} ids"
+        record.summary = ", ".join(f"{split} {rows[split]}" for split in SPLITS) + f" rows, {layout.num_slots} slots"
 
 
-def layout_of(source: Source, vocabularies: Vocabularies) -> FieldLayout:
-    """Fields in config order (categorical, numeric, sequence), each with its slots."""
-    fields, first = [], 0
+def field_layout(source: Source, vocabularies: Vocabularies) -> FieldLayout:
+    """Slots of all fields in order; vocabularies in the order in which fields name them.
+
+    Raises:
+        DataError: A field's vocabulary is missing, or holds values of another type.
+    """
+    fields: list[FieldSlots] = []
+    slot = 0
     for field in source.fields:
+        name = vocabulary_of(field)
+        expected = "linear" if is_linear(field) else source.vocabulary_types[name]
+        if vocabularies.types.get(name) != expected:
+            raise DataError(
+                f"field {field.name!r} needs a vocabulary {name!r} of type {expected}",
+                found=vocabularies.types,
+                fix="run the count and vocabulary steps again with this config's data section",
+            )
         num_slots = field.max_length if isinstance(field, SequenceField) else 1
         pooling = field.pooling if isinstance(field, SequenceField) else "none"
-        fields.append(FieldSlots(field.name, _kind(field), vocabulary_of(field), first, num_slots, pooling))
-        first += num_slots
+        fields.append(FieldSlots(field.name, _kind(field), name, slot, num_slots, pooling))
+        slot += num_slots
     names = dict.fromkeys(f.vocabulary for f in fields)
     return FieldLayout(tuple(fields), tuple((name, vocabularies.sizes[name]) for name in names))
 
 
-def check_types(source: Source, vocabularies: Vocabularies) -> None:
-    """Refuse rows whose vocabularies are not those that were counted, or are of other types."""
-    wanted = dict(source.vocabulary_types) | {f.name: "int64" for f in source.fields if is_linear(f)}
-    if wanted != vocabularies.types:
-        raise DataError(
-            f"the data's vocabularies and types are not those of {vocabularies.bundle.path}: {vocabularies.types}",
-            found=wanted,
-            fix="count again, or give the columns the names and types they had",
-        )
+def encode_block(block: Block, source: Source, vocabularies: Vocabularies, layout: FieldLayout) -> EncodedBlock:
+    """Encode one block's rows, all of them, in order."""
+    ids = np.empty((block.num_rows, layout.num_slots), dtype=np.uint32)
+    numerics = []
+    for field in layout.fields:
+        column = block.columns[field.name]
+        slots = slice(field.first_slot, field.first_slot + field.num_slots)
+        if field.kind == "sequence":
+            ids[:, slots] = _padded(column, vocabularies.ids(field.vocabulary, column.flatten()), field.num_slots)
+        else:
+            ids[:, field.first_slot] = vocabularies.ids(field.vocabulary, column)
+        if field.kind == "linear":
+            numerics.append(vocabularies.weights(field.name, column))
+    weights = np.stack(numerics, axis=1) if numerics else None
+    return EncodedBlock(ids, weights, block.label, block.split, block.time)
 
 
-class Encoder:
-    """Blocks of rows to ids.
-
-    Args:
-        source: For its fields.
-        vocabularies: Value -> id, and the linear fields' mean and standard deviation.
-        layout: Slots of the fields.
-    """
-
-    def __init__(self, source: Source, vocabularies: Vocabularies, layout: FieldLayout) -> None:
-        self._fields = list(zip(source.fields, layout.fields, strict=True))
-        self._vocabularies = vocabularies
-        self._layout = layout
-        self._moments = vocabularies.bundle.extra["numeric"]
-
-    def encode(self, block: Block) -> tuple[NDArray[np.uint32], NDArray[np.float32] | None]:
-        """(n, S) ids, and (n, L) weights of the linear fields if there are any."""
-        ids = np.empty((block.num_rows, self._layout.num_slots), dtype=np.uint32)
-        weights: list[NDArray[np.float32]] = []
-        for field, slots in self._fields:
-            column = block.columns[field.name]
-            if slots.kind == "linear":
-                weights.append(self._linear(field.name, column, ids[:, slots.first_slot]))
-            elif slots.kind == "sequence":
-                self._sequence(slots, column, ids[:, slots.first_slot : slots.first_slot + slots.num_slots])
-            else:
-                ids[:, slots.first_slot] = self._vocabularies.ids(slots.vocabulary, column)
-        return ids, np.stack(weights, axis=1) if weights else None
-
-    def _linear(self, name: str, column: pa.Array, ids: NDArray[np.uint32]) -> NDArray[np.float32]:
-        missing = np.asarray(pc.is_null(column))
-        x = (np.asarray(pc.fill_null(column, 0.0)) - self._moments[name]["mean"]) / self._moments[name]["std"]
-        ids[:] = np.where(missing, OOV_ID, _LINEAR_ID)
-        return np.where(missing, 1.0, x).astype(np.float32)
-
-    def _sequence(self, slots: FieldSlots, column: pa.Array, ids: NDArray[np.uint32]) -> None:
-        ids[:] = PAD_ID
-        lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
-        rows = np.repeat(np.arange(len(lengths)), lengths)
-        places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        ids[rows, places] = self._vocabularies.ids(slots.vocabulary, column.flatten())
-
-
-def _append(encoder: Encoder, block: Block, writer: DatasetWriter) -> None:
-    ids, weights = encoder.encode(block)
-    for code, name in enumerate(SPLITS):
-        rows = np.flatnonzero(block.split == code)
-        if len(rows):
-            writer.append(
-                name,
-                ids[rows],
-                block.label[rows],
-                numerics=None if weights is None else weights[rows],
-                time=None if block.time is None else block.time[rows],
-            )
+def _padded(lists: pa.ListArray, flat: NDArray[np.uint32], num_slots: int) -> NDArray[np.uint32]:
+    """(N, num_slots) the lists' ids from the left, then ``PAD_ID``."""
+    lengths = np.asarray(pc.list_value_length(lists))
+    filled = np.arange(num_slots) < lengths[:, None]  # (N, num_slots)
+    result = np.full(filled.shape, PAD_ID, dtype=np.uint32)
+    result[filled] = flat
+    return result
 
 
 def _kind(field: Field) -> Literal["categorical", "bucketed", "linear", "sequence"]:
@@ -144,3 +142,44 @@ def _kind(field: Field) -> Literal["categorical", "bucketed", "linear", "sequenc
     if is_linear(field):
         return "linear"
     return "bucketed" if isinstance(field, NumericField) else "categorical"
+
+
+def _write(writer: DatasetWriter, block: EncodedBlock) -> None:
+    for code, split in enumerate(SPLITS):
+        chosen = block.split == code
+        if chosen.any():
+            rows = slice(None) if chosen.all() else chosen
+            writer.append(
+                split,
+                block.ids[rows],
+                block.label[rows],
+                numerics=None if block.numerics is None else block.numerics[rows],
+                time=None if block.time is None else block.time[rows],
+            )
+
+
+def _check_rows(rows: dict[str, int], vocabularies: Vocabularies) -> None:
+    counted = vocabularies.bundle.extra["rows"]
+    if rows != counted:
+        raise DataError(
+            "the rows are not those that the vocabulary was counted from",
+            found=f"{rows} against {counted}",
+            fix="run the count step again with the same data, config and seed",
+        )
+
+
+def _blocks(source: Source) -> Iterator[Block]:
+    for partition in source.partitions():
+        yield from source.read(partition)
+
+
+def _in_threads(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """Results in the order of the items; at most ``_THREADS`` + 1 items are held at a time."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        running: deque[Future[_Out]] = deque()
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) > _THREADS:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()

@@ -31,8 +31,8 @@ class Codebooks:
         structure: ``product`` or ``residual``.
         layout: Fields and vocabularies.
         embedding_dim: D; rows are D + 1 floats wide, column 0 is the first-order weight.
-        coded: Vocabulary -> codebook.
-        exact: Vocabulary -> (V, D + 1) float32 rows, for vocabularies without codes.
+        coded: Vocabulary -> codebook, in the order of the layout.
+        exact: Vocabulary -> (V, D + 1) float32 rows, for vocabularies without codes; in the order of the layout.
         uuid: Of the bundle; empty before there is one.
     """
 
@@ -67,11 +67,9 @@ class Codebooks:
                 found=found,
                 fix="run the quantize step again",
             )
-        coded: dict[str, Codebook] = {}
-        for name, facts in extra["coded"].items():
-            tensor = codewords[name]
-            product = extra["structure"] == "product"
-            coded[name] = ProductCodebook(tensor, facts["num_codes"]) if product else ResidualCodebook(tensor)
+        names = list(dict(layout.vocabularies))
+        coded = {n: _codebook(extra["structure"], codewords[n], extra["coded"][n]) for n in names if n in codewords}
+        exact = {n: exact[n] for n in names if n in exact}
         return cls(extra["space"], extra["structure"], layout, width - 1, coded, exact, bundle.uuid)
 
     def write(self, draft: BundleDraft, oov_codes: Mapping[str, list[int]], diagnostics: Mapping[str, Any]) -> None:
@@ -133,6 +131,12 @@ class Codebooks:
             (N, D + 1) float32.
         """
         return self.coded[vocabulary].decode(codes)
+
+
+def _codebook(structure: str, codewords: Tensor, facts: Mapping[str, Any]) -> Codebook:
+    if structure == "product":
+        return ProductCodebook(codewords, facts["num_codes"])
+    return ResidualCodebook(codewords)
 
 
 def _shape(structure: str, width: int, facts: Mapping[str, Any]) -> tuple[int, ...]:

@@ -57,8 +57,9 @@ def kmeans(
     variance = float((torch.linalg.vector_norm(points, dim=1).square_() * weights).sum(dtype=torch.float64))
     distortions: list[float] = []
     num_reseeded = 0
+    codes: Tensor | None = None
     for _ in range(iterations):
-        codes = _assign(points, codewords)
+        codes = _assign(points, codewords, codes)
         sums, masses = _sum_by_code(points, weights, codes, num_codewords)
         live = masses > 0
         means = torch.where(live[:, None], sums / masses.clamp(min=1e-300)[:, None], codewords.double())
@@ -86,8 +87,11 @@ def nearest(points: Tensor, codewords: Tensor) -> Tensor:
     return _assign(points - center, codewords - center)
 
 
-def _assign(points: Tensor, codewords: Tensor) -> Tensor:
-    """(N,) int64 argmax_k of x c_k - |c_k|^2 / 2, which ranks codewords as -|x - c_k|^2 does."""
+def _assign(points: Tensor, codewords: Tensor, before: Tensor | None = None) -> Tensor:
+    """(N,) int64 argmax_k of x c_k - |c_k|^2 / 2, which ranks codewords as -|x - c_k|^2 does.
+
+    Codes ``before`` that still are the best are kept: a maximum is found faster than its place.
+    """
     num_points, num_codewords = len(points), len(codewords)
     bias = codewords.square().sum(1).div_(-2)  # (K,)
     if num_codewords % 1024 == 0:
@@ -97,10 +101,16 @@ def _assign(points: Tensor, codewords: Tensor) -> Tensor:
     transposed = codewords.T.contiguous()  # (D, K)
     tile_rows = max(16, _TILE_SCORES.get(points.device.type, 1 << 19) // len(codewords))
     scores = points.new_empty(min(tile_rows, num_points), len(codewords))
-    codes = torch.empty(num_points, dtype=torch.int64, device=points.device)
+    codes = torch.empty(num_points, dtype=torch.int64, device=points.device) if before is None else before.clone()
     for start in range(0, num_points, tile_rows):
-        rows = points[start : start + tile_rows]
-        codes[start : start + tile_rows] = _argmax(torch.addmm(bias, rows, transposed, out=scores[: len(rows)]))
+        part = slice(start, start + tile_rows)
+        rows = points[part]
+        tile = torch.addmm(bias, rows, transposed, out=scores[: len(rows)])  # (rows, K)
+        if before is None:
+            codes[part] = _argmax(tile)
+        else:
+            changed = (tile.gather(1, before[part, None])[:, 0] < tile.amax(1)).nonzero()[:, 0]
+            codes[part].index_copy_(0, changed, _argmax(tile.index_select(0, changed)))
     return codes
 
 

@@ -40,8 +40,7 @@ class ResidualCodebook:
         if self.num_codes == 1:
             return nearest(vectors, self.codewords[0])[:, None]
         tile_rows = max(16, _TILE_SCORES // (_BEAM * self.num_codewords))
-        tiles = [self._beam_search(rows) for rows in torch.split(vectors, tile_rows)]
-        return torch.cat(tiles) if tiles else torch.empty(0, self.num_codes, dtype=torch.int64, device=vectors.device)
+        return torch.cat([self._beam_search(rows) for rows in torch.split(vectors, tile_rows)])
 
     def decode(self, codes: Tensor) -> Tensor:
         """(N, M) integers -> (N, W) float32."""
@@ -58,9 +57,10 @@ class ResidualCodebook:
         for m, codewords in enumerate(self.codewords):
             beam = residuals.shape[1]
             norms = codewords.square().sum(1)  # (K,)
-            distances = torch.addmm(norms, residuals.flatten(0, 1), codewords.T, alpha=-2)  # (N B, K)
-            distances = distances.view(num_rows, beam, -1) + residuals.square().sum(2, keepdim=True)  # (N, B, K)
-            kept = 1 if m + 1 == self.num_codes else min(_BEAM, distances[0].numel())
+            products = torch.addmm(norms, residuals.flatten(0, 1), codewords.T, alpha=-2)  # (N B, K)
+            products = products.view(num_rows, beam, self.num_codewords)
+            distances = products + residuals.square().sum(2, keepdim=True)  # (N, B, K)
+            kept = 1 if m + 1 == self.num_codes else min(_BEAM, beam * self.num_codewords)
             best = torch.topk(distances.flatten(1), kept, largest=False, sorted=True).indices  # (N, kept)
             parent, code = best // self.num_codewords, best % self.num_codewords
             residuals = torch.take_along_dim(residuals, parent[:, :, None], 1) - codewords[code]

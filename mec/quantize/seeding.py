@@ -10,7 +10,7 @@ from torch import Tensor
 from mec.quantize.sampling import draw, sample_points
 
 _SAMPLE_PER_CODEWORD = 16
-_MIN_SAMPLE = 4_096
+_MIN_SAMPLE = 8_192
 _MAX_ROUNDS = 256
 
 

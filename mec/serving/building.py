@@ -109,7 +109,7 @@ def _check(model: Bundle, codebook: Bundle, evaluation: Bundle) -> None:
         )
     if parents.get("codebook") != codebook.uuid:
         raise SpaceError(
-            f"the model {model.path} was not evaluated with the codebook {codebook.path}, so its calibration is of another one",
+            f"the evaluation {evaluation.path} was not made with the codebook {codebook.path}",
             found=f"codebook {parents.get('codebook')}",
             fix="pass the codebook that the evaluate step was given",
         )

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from mec.serving.scorer import Scorer
 from mec.serving.sources import codes_settings
 
 
-class ScorerModel(PythonModel):  # type: ignore[misc]
+class ScorerModel(PythonModel):
     """The scorer bundle among the model's artifacts, with the codes that its config names.
 
     The config is ``{"codes": {"kind": "feast", "repo": …, "feature_service": …}}`` or

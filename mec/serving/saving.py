@@ -76,4 +76,4 @@ def _column(field: InputField) -> ColSpec:
         return ColSpec(DataType.string, name=field.name)
     if field.kind == "categorical" and not field.has_null:
         return ColSpec(DataType.long, name=field.name)
-    return ColSpec(AnyType(), name=field.name)
+    return ColSpec(AnyType(), name=field.name)  # type: ignore[no-untyped-call]

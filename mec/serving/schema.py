@@ -60,7 +60,9 @@ class InputField:
                     return self._lists(array)
         except columns.BadValueError as error:
             raise DataError(
-                f"field {self.name!r}, row {error.row} of the request: the value {error.problem}", found=error.found, fix=error.fix
+                f"field {self.name!r}, row {error.row} of the request: the value {error.problem}",
+                found=error.found,
+                fix=error.fix,
             ) from None
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise self._wrong_type(str(error)[:200]) from None

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mec.bundle import Bundle, open_bundle
-from mec.model_bundle import load_ctr_model
 from mec.data.layout import FieldLayout
 from mec.data.vocabulary import online_keys
 from mec.embeddings.coded import CodedEmbedding
 from mec.errors import BundleError, DataError, SpaceError
 from mec.evaluation.calibration import Calibration
 from mec.evaluation.metrics import sigmoid
+from mec.model_bundle import load_ctr_model
 from mec.quantize import packing
 from mec.serving.schema import FORMAT, InputField
 from mec.serving.sources import BundleCodes, CodesSource, FeastCodes, open_source
@@ -103,7 +103,11 @@ class Scorer:
         """
         missing = [f.name for f in self.fields if f.name not in frame.columns]
         if missing:
-            raise DataError(f"the request misses columns: {', '.join(missing)}", found=list(map(str, frame.columns)), fix="send a column for every field")
+            raise DataError(
+                f"the request misses columns: {', '.join(missing)}",
+                found=list(map(str, frame.columns)),
+                fix="send a column for every field",
+            )
         return self.score_columns({f.name: f.canonical(_to_arrow(f.name, frame[f.name])) for f in self.fields})
 
     def score_columns(self, columns: Mapping[str, pa.Array]) -> NDArray[np.float64]:
@@ -132,8 +136,9 @@ class Scorer:
             array, place = columns[field.name], np.arange(num_rows) * self.layout.num_slots + slots.first_slot
             if field.kind == "sequence":
                 lengths = np.asarray(pc.list_value_length(array), dtype=np.int64)
-                filled[:, slots.first_slot : slots.first_slot + slots.num_slots] = np.arange(slots.num_slots) < lengths[:, None]
-                place = np.repeat(place, lengths) + np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+                taken = np.arange(slots.num_slots) < lengths[:, None]  # (B, slots of the field)
+                filled[:, slots.first_slot : slots.first_slot + slots.num_slots] = taken
+                place = (place[:, None] + np.arange(slots.num_slots))[taken]
                 array = array.flatten()
             values.setdefault(field.vocabulary, []).append(array)
             places.setdefault(field.vocabulary, []).append(torch.from_numpy(place))
@@ -192,7 +197,7 @@ class Scorer:
                 rows[:, slots.first_slot] = self._embedding.rows(field.vocabulary, known)
 
     def _weights(self, filled: NDArray[np.bool_], columns: Mapping[str, pa.Array]) -> Tensor | None:
-        """(B, S) what slots are multiplied by, as ``EncodedDataset`` gives it in training; None where the layout is plain."""
+        """(B, S) what slots are multiplied by, as ``EncodedDataset`` gives it; None where the layout is plain."""
         if self.layout.is_plain:
             return None
         weights = filled.astype(np.float32)

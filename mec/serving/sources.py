@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
+import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 
 from mec.bundle import open_bundle
@@ -49,8 +50,9 @@ def codes_settings(value: Mapping[str, Any]) -> FeastCodes | BundleCodes:
     try:
         checked: FeastCodes | BundleCodes = TypeAdapter(CodesSettings).validate_python(dict(value))
     except ValidationError as error:
+        bad = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ConfigError(
-            "bad `codes` in the model's config: " + "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()),
+            f"bad `codes` in the model's config: {bad}",
             found=dict(value),
             fix="use {kind: feast, repo, feature_service} or {kind: bundle, codes, vocabulary}",
         ) from None
@@ -90,7 +92,6 @@ class CodesInBundle:
     """
 
     def __init__(self, codes: Path, vocabulary: Path, codebook: str) -> None:
-        import pandas as pd
         from safetensors.numpy import load_file
 
         from mec.data.vocabulary import Vocabularies
@@ -106,7 +107,11 @@ class CodesInBundle:
         made_with = bundle.manifest.parents["vocabulary"]
         found = open_bundle(vocabulary, "vocabulary", verify=False).uuid
         if found != made_with:
-            raise SpaceError(f"{codes} was not made with the vocabulary {vocabulary}", found=found, fix=f"pass the vocabulary bundle {made_with}")
+            raise SpaceError(
+                f"{codes} was not made with the vocabulary {vocabulary}",
+                found=found,
+                fix=f"pass the vocabulary bundle {made_with}",
+            )
         vocabularies = Vocabularies.open(vocabulary)
         packed = load_file(bundle.file("codes.safetensors"))
         keys: list[str] = []
@@ -115,8 +120,11 @@ class CodesInBundle:
             unpacked = packing.unpack(packed[name], fact["size"], fact["num_codes"], fact["bits_per_code"])
             self._rows += [row.tobytes() for row in packing.row_bytes(unpacked, fact["bits_per_code"])]
             keys += vocabularies.keys(name).to_pylist()
-        self._place = pd.Index(keys)
+        self._place = pd.Index(keys, dtype=object)
 
     def fetch(self, keys: Sequence[str]) -> list[bytes | None]:
         """See ``CodesSource.fetch``."""
-        return [None if place < 0 else self._rows[place] for place in self._place.get_indexer(list(keys))]
+        return [
+            None if place < 0 else self._rows[place]
+            for place in self._place.get_indexer(pd.Index(list(keys), dtype=object))
+        ]

@@ -7,7 +7,6 @@ vocabulary are out of the champion's too: what they were is not known any more.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from mec.errors import BundleError, MecError
 from mec.evaluation.metrics import auc, logloss
 from mec.serving.schema import InputField
 from mec.serving.scorer import Scorer
-from mec.serving.sources import CodesSource, codes_settings, open_source
+from mec.serving.sources import BundleCodes, CodesSource, FeastCodes, codes_settings, open_source
 from mec.tracking.gate import Metrics
 from mec.tracking.registry import ModelRegistry, Version
 
@@ -78,23 +77,34 @@ def recorded_metrics(version: Version) -> Metrics:
     tags = version.tags
     try:
         return Metrics(
-            float(tags["auc"]), float(tags["logloss"]), int(tags["num_test_rows"]), tags["data_version"], tags["test_split"]
+            auc=float(tags["auc"]),
+            logloss=float(tags["logloss"]),
+            num_rows=int(tags["num_test_rows"]),
+            data_version=tags["data_version"],
+            split=tags["test_split"],
         )
     except (KeyError, ValueError):
         return Metrics(math.nan, math.nan, 0, "", "")
 
 
 def compare(
-    challenger: Metrics, scorer: Bundle, source: CodesSource, champion: Version, registry: ModelRegistry, rows: TestRows, *, max_rows: int = MAX_ROWS
+    challenger: Metrics,
+    champion: Version,
+    registry: ModelRegistry,
+    *,
+    scorer: Bundle,
+    codes: FeastCodes | BundleCodes,
+    rows: TestRows,
+    max_rows: int = MAX_ROWS,
 ) -> Comparison:
     """Metrics of challenger and champion on the same rows, if it can be done.
 
     Args:
         challenger: Metrics on all of its test rows.
-        scorer: The challenger's scorer bundle.
-        source: The challenger's codes.
         champion: The version in service.
         registry: To download the champion from.
+        scorer: The challenger's scorer bundle.
+        codes: Where the challenger's codes are.
         rows: The challenger's test rows.
         max_rows: Rows scored at most; with more in the split, both are scored on the same sample.
 
@@ -103,17 +113,18 @@ def compare(
         scored on these; then the note says why, and the gate will find them not comparable.
     """
     recorded = recorded_metrics(champion)
-    if (recorded.data_version, recorded.split, recorded.num_rows) == (challenger.data_version, challenger.split, challenger.num_rows):
-        return Comparison(challenger, recorded, f"champion version {champion.number} was measured on the same rows")
+    name = f"champion version {champion.number}"
+    if recorded.same_rows(challenger):
+        return Comparison(challenger, recorded, f"{name} was measured on the same rows")
     try:
         with TemporaryDirectory() as folder:
             theirs = _open_champion(registry.download(champion, Path(folder)))
             again = score_test_rows(theirs, rows, max_rows=max_rows)
         if again.num_rows < challenger.num_rows:
-            challenger = score_test_rows(Scorer(scorer, _Cached(source)), rows, max_rows=max_rows)
+            challenger = score_test_rows(_open_scorer(scorer, codes), rows, max_rows=max_rows)
     except MecError as error:
-        return Comparison(challenger, recorded, f"champion version {champion.number} could not be scored on this run's test rows: {error}")
-    return Comparison(challenger, again, f"champion version {champion.number} was scored again on {again.num_rows} of this run's test rows")
+        return Comparison(challenger, recorded, f"{name} could not be scored on this run's test rows: {error}")
+    return Comparison(challenger, again, f"{name} was scored again on {again.num_rows} of this run's test rows")
 
 
 def score_test_rows(scorer: Scorer, rows: TestRows, *, max_rows: int = MAX_ROWS) -> Metrics:
@@ -130,7 +141,13 @@ def score_test_rows(scorer: Scorer, rows: TestRows, *, max_rows: int = MAX_ROWS)
         labels.append(batch.label.astype(np.uint8))
         logits.append(scorer.logits_of_columns(decoder.columns(batch)))
     label, logit = np.concatenate(labels), np.concatenate(logits)
-    return Metrics(auc(label, logit), logloss(label, logit), len(label), rows.dataset.manifest.data_version, rows.split_hash())
+    return Metrics(
+        auc=auc(label, logit),
+        logloss=logloss(label, logit),
+        num_rows=len(label),
+        data_version=rows.dataset.manifest.data_version,
+        split=rows.split_hash(),
+    )
 
 
 class _Decoder:
@@ -179,7 +196,9 @@ def _values(values: pa.Array, field: InputField) -> pa.Array:
     try:
         known = pc.cast(values.slice(OOV_ID + 1), kind)
     except pa.ArrowInvalid as error:
-        raise BundleError(f"values of field {field.name!r} are no {field.type} as they were for the champion", found=error) from None
+        raise BundleError(
+            f"values of field {field.name!r} are no {field.type}, as they were for the champion", found=error
+        ) from None
     return pa.concat_arrays([pa.array([unknown], kind), known])
 
 
@@ -189,7 +208,9 @@ def _same_form(field: InputField, slots: FieldSlots | None) -> bool:
     if slots.kind != field.kind:
         raise BundleError(f"field {field.name!r} is {slots.kind} in this run, {field.kind} for the champion")
     if slots.num_slots < field.max_length:
-        raise BundleError(f"field {field.name!r} keeps {slots.num_slots} values in this run, {field.max_length} for the champion")
+        raise BundleError(
+            f"field {field.name!r} keeps {slots.num_slots} values in this run, {field.max_length} for the champion"
+        )
     return True
 
 
@@ -216,8 +237,11 @@ def _open_champion(folder: Path) -> Scorer:
         path = folder / config["artifacts"]["scorer"]["path"]
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise BundleError("it is no scorer of mec", found=f"{type(error).__name__}: {error}") from None
-    scorer = open_bundle(path, "scorer")
-    return Scorer(scorer, _Cached(open_source(settings, scorer.extra["codebook"])))
+    return _open_scorer(open_bundle(path, "scorer"), settings)
+
+
+def _open_scorer(scorer: Bundle, codes: FeastCodes | BundleCodes) -> Scorer:
+    return Scorer(scorer, _Cached(open_source(codes, scorer.extra["codebook"])))
 
 
 class _Cached:

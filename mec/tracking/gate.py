@@ -25,6 +25,11 @@ class Metrics:
     data_version: str
     split: str
 
+    def same_rows(self, other: Metrics) -> bool:
+        """Whether both were measured on the same rows."""
+        mine, theirs = (self.data_version, self.split, self.num_rows), (other.data_version, other.split, other.num_rows)
+        return mine == theirs
+
 
 @dataclass(frozen=True)
 class Decision:

@@ -13,7 +13,7 @@ from mec.bundle import Bundle, json_hash, open_bundle, write_bundle, write_json
 from mec.config import TrackingConfig, parse_config
 from mec.serving.building import write_scorer
 from mec.serving.saving import save_pyfunc
-from mec.serving.sources import BundleCodes, FeastCodes, open_source
+from mec.serving.sources import BundleCodes, FeastCodes
 from mec.steps import step
 from mec.tracking import runs
 from mec.tracking.champion import TestRows, compare, version_tags
@@ -21,6 +21,7 @@ from mec.tracking.gate import Decision, Metrics, decide
 from mec.tracking.registry import ModelRegistry, Version
 
 REGISTRATION = "registration.json"
+PROMOTED, KEPT_OUT = "promoted", "kept out"  # the tag `decision` of run and version
 
 
 def register_step(
@@ -125,7 +126,8 @@ class _Case:
         """Where the registered model gets codes from: the online store if they were published there."""
         if self.publication["feature_service"]:
             return FeastCodes(repo=self.publication["repo"], feature_service=self.publication["feature_service"])
-        return BundleCodes(codes=str(self.bundles["codes"].path.resolve()), vocabulary=str(self.bundles["vocabulary"].path.resolve()))
+        uris = {role: str(self.bundles[role].path.resolve()) for role in ("codes", "vocabulary")}
+        return BundleCodes(codes=uris["codes"], vocabulary=uris["vocabulary"])
 
     def tags(self) -> dict[str, str]:
         """What run and version are found by, and traced back with."""
@@ -157,21 +159,23 @@ class _Case:
             registry = ModelRegistry(run, self.model_name)
             champion = registry.champion()
             with TemporaryDirectory() as folder:
-                version = registry.register(self.scorer.uuid, lambda model_id: self._save(Path(folder), model_id, run), self.tags())
+
+                def save(model_id: str) -> Path:
+                    path = Path(folder) / "model"
+                    save_pyfunc(path, scorer=self.scorer, codes=self.codes(), model_id=model_id, run_id=run.run_id)
+                    return path
+
+                version = registry.register(self.scorer.uuid, save, self.tags())
             decision = self._decide(registry, version, champion)
-            registry.tag(
-                version,
-                {
-                    "decision": "promoted" if decision.promote else "kept out",
-                    "decision_reasons": json.dumps(decision.reasons),
-                    "decided_by_run": run.run_id,
-                },
-            )
+            verdict = PROMOTED if decision.promote else KEPT_OUT
+            reasons = json.dumps(decision.reasons)
+            registry.tag(version, {"decision": verdict, "decision_reasons": reasons, "decided_by_run": run.run_id})
             if champion is not None and champion.number == version.number:
                 registry.settle(version)
             elif decision.promote:
                 registry.promote(version, over=champion)
-            runs.log_tags(run, {"model": self.model_name, "model_version": version.number, "decision": "promoted" if decision.promote else "kept out"})
+            found = {"model": self.model_name, "model_version": version.number, "decision": verdict}
+            runs.log_tags(run, found)
             return {
                 "run_id": run.run_id,
                 "experiment": run.experiment,
@@ -187,27 +191,26 @@ class _Case:
         if champion is None:
             return decide(self.metrics, None, gate)
         if champion.number == version.number:
-            recorded = json.loads(version.tags.get("decision_reasons", "[]"))
-            return Decision(True, tuple(recorded) or (f"version {version.number} is this very scorer, and champion",))
-        source = open_source(self.codes(), self.bundles["codebook"].uuid)
-        found = compare(self.metrics, self.scorer, source, champion, registry, self.rows)
+            if version.tags.get("decision") == PROMOTED:
+                return Decision(True, tuple(json.loads(version.tags["decision_reasons"])))
+            return Decision(True, (f"version {version.number} is this very scorer, and champion already",))
+        found = compare(self.metrics, champion, registry, scorer=self.scorer, codes=self.codes(), rows=self.rows)
         decision = decide(found.challenger, found.champion, gate)
         return replace(decision, reasons=(*decision.reasons, found.note))
 
     def _log(self, run: runs.TrackedRun) -> None:
         runs.log_params(run, self.config)
         runs.log_metrics(run, self.evaluation)
-        uris = {f"bundle.{role}": json.dumps({"uri": str(b.path.resolve()), "uuid": b.uuid}) for role, b in self.bundles.items()}
+        uris = {
+            f"bundle.{role}": json.dumps({"uri": str(bundle.path.resolve()), "uuid": bundle.uuid})
+            for role, bundle in self.bundles.items()
+        }
         runs.log_tags(run, {**self.tags(), "scorer": self.scorer.uuid, **uris})
         evaluation = self.bundles["evaluation"]
         for name in sorted(evaluation.manifest.files):
             if name == "evaluation.json" or name == "report.html" or name.startswith("figures/"):
                 run.client.log_artifact(run.run_id, str(evaluation.path / name), str(Path("evaluation", name).parent))
         run.client.log_dict(run.run_id, self.config, "config.json")
-
-    def _save(self, folder: Path, model_id: str, run: runs.TrackedRun) -> Path:
-        save_pyfunc(folder / "model", scorer=self.scorer, codes=self.codes(), model_id=model_id, run_id=run.run_id)
-        return folder / "model"
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class ModelRegistry:
         compared = None if over is None else over.number
         if now != compared:
             raise TrackingError(
-                f"the champion of {self.name} changed while version {version.number} was being compared with version {compared}",
+                f"the champion of {self.name} changed while version {version.number} was compared with {compared}",
                 found=f"version {now}",
                 fix="run the register step again, so that it is compared with the champion of now",
             )
@@ -123,7 +123,8 @@ class ModelRegistry:
         from mlflow.artifacts import download_artifacts
 
         uri = self._client.get_model_version_download_uri(self.name, version.number)
-        return Path(download_artifacts(artifact_uri=uri, dst_path=str(to), tracking_uri=self._run.uri, registry_uri=self._run.uri))
+        server = self._run.uri
+        return Path(download_artifacts(uri, dst_path=str(to), tracking_uri=server, registry_uri=server))
 
     def _create(self, save: Callable[[str], Path], tags: Mapping[str, str]) -> Version:
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 RUN_TAG = "mec.run"  # tag of a run that we opened: the pipeline run it belongs to
 _PER_REQUEST = 100  # MLflow's limit on params and on tags of one request
 _MAX_VALUE = 5_000  # characters; MLflow refuses params over 6,000 and tags over 8,000
-_HTTP = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+_ENVIRONMENT = {  # while a run is open, where the user set nothing else
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -100,17 +104,15 @@ def open_run(tracking: TrackingConfig, *, store: Path, run_name: str, run_id: st
 def tracking_errors(uri: str) -> Iterator[None]:
     """Give MLflow calls a time limit, and turn their failures into a ``TrackingError`` that names the server."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    before = {name: os.environ.get(name) for name in _HTTP}
-    os.environ.update({name: value for name, value in _HTTP.items() if before[name] is None})
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if before[name] is None})
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise TrackingError(
-            f"MLflow at {uri} failed", found=_first_lines(error), fix=_fix(uri)
-        ) from error
+        raise TrackingError(f"MLflow at {uri} failed", found=_first_lines(error), fix=_fix(uri)) from error
     finally:
         for name, value in before.items():
             if value is None:
@@ -230,8 +232,8 @@ def _sqlite_folder(uri: str) -> Path:
 
 def _fix(uri: str) -> str:
     if uri.startswith("sqlite:"):
-        return "check that the database's directory is writable and that its version is that of this MLflow (mlflow db upgrade URI)"
-    return "check that the server runs and that tracking.uri or MLFLOW_TRACKING_URI names it, or set tracking.enabled=false"
+        return "check that its directory is writable and that this MLflow made it (else: mlflow db upgrade URI)"
+    return "check that it runs and that tracking.uri or MLFLOW_TRACKING_URI names it, or set tracking.enabled=false"
 
 
 def _first_lines(error: Exception) -> str:

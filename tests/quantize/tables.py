@@ -68,7 +68,7 @@ def make_bundles(
             "numeric": {},
         }
     with write_bundle(pretrained, "pretrained", parents={"vocabulary": "v"}, data_version="made") as draft:
-        save_file({name: rows for name, rows in tables.items()}, draft.path / "tables.safetensors")
+        save_file(dict(tables), draft.path / "tables.safetensors")
         save_file({"bias": np.zeros(1, np.float32)}, draft.path / "bias.safetensors")
         width = next(iter(tables.values())).shape[1]
         draft.extra = {"space": SPACE, "embedding_dim": width - 1, "model": "fm", "layout": layout.to_json()}

@@ -65,6 +65,7 @@ def test_coreset_beats_a_uniform_sample_where_few_points_vary_most() -> None:
         codewords = kmeans(points[index], sample_weights, 32).codewords
         return float((points - codewords[nearest(points, codewords)]).square().sum())
 
-    coreset = np.mean([fitted_on(*sample_points(points, weights, 600, generator(s))) for s in range(3)])
-    uniform = np.mean([fitted_on(torch.randperm(8000, generator=generator(s))[:600], torch.ones(600)) for s in range(3)])
+    samples = [sample_points(points, weights, 600, generator(seed)) for seed in range(3)]
+    uniform_samples = [(torch.randperm(8000, generator=generator(seed))[:600], torch.ones(600)) for seed in range(3)]
+    coreset, uniform = (np.mean([fitted_on(*s) for s in drawn]) for drawn in (samples, uniform_samples))
     assert coreset < 0.7 * uniform

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,14 @@ import pyarrow.parquet as pq
 import torch
 
 from mec.bundle import Bundle, open_bundle, write_bundle, write_json
-from mec.config import PublishConfig
+from mec.config import PublishConfig, parse_config
 from mec.ctr_model import CtrModel, predict_split
+from mec.data.counting import count_step
 from mec.data.dataset import EncodedDataset
+from mec.data.encoding import encode_step
 from mec.data.layout import PAD_ID, FieldLayout, FieldSlots
 from mec.data.shards import DatasetWriter
+from mec.data.vocabulary import vocabulary_step
 from mec.embeddings.coded import CodedEmbedding, Codewords
 from mec.evaluation.metrics import auc, logloss, sigmoid
 from mec.model_bundle import load_ctr_model, write_model
@@ -48,6 +51,7 @@ CONFIG: dict[str, Any] = {
             {"name": "history", "vocabulary": "item", "max_length": MAX_LENGTH},
             {"name": "tags", "pooling": "sum", "max_length": MAX_LENGTH, "separator": ";"},
         ],
+        "split": {"kind": "column"},
     },
 }
 
@@ -85,6 +89,7 @@ def make_run(
     known_rows: int = 400,
     publish: bool = True,
     codewords: Codewords = "frozen",
+    encoded_by: Literal["hand", "steps"] = "hand",
 ) -> MadeRun:
     """Make every bundle of a train run.
 
@@ -97,33 +102,15 @@ def make_run(
         known_rows: First rows; values that are not in them are out of vocabulary.
         publish: Whether codes go to Feast.
         codewords: Other than frozen: the model's own, not those of the codebook.
+        encoded_by: ``steps``: vocabulary and dataset come from the library's own steps.
     """
     frame = make_rows(num_rows, rows_seed)
-    values = {
-        "user": _vocabulary(frame["user"][:known_rows]),
-        "item": _vocabulary([*frame["item"][:known_rows], *_flat(frame["history"][:known_rows])]),
-        "city": _vocabulary(frame["city"][:known_rows]),
-        "price": _vocabulary([_bucket(x) for x in frame["price"][:known_rows]]),
-        "tags": _vocabulary(_flat(frame["tags"][:known_rows])),
-    }
-    ages = [x for x in frame["age"][:known_rows] if not _null(x)]
-    stats = {"mean": float(np.mean(ages)), "std": float(np.std(ages))}
-    data_version = f"rows-{rows_seed}-{num_rows}"
-    layout = _layout({name: len(v) + 1 for name, v in values.items()})
-    vocabulary = _write_vocabulary(root / "vocabulary", values, stats, data_version)
-    _write_dataset(root / "dataset", frame, layout, values, stats, vocabulary, data_version)
+    if encoded_by == "steps":
+        layout, vocabulary = _encode_by_steps(root, frame)
+    else:
+        layout, vocabulary = _encode_by_hand(root, frame, known_rows, f"rows-{rows_seed}-{num_rows}")
     _write_model(root, layout, vocabulary, seed, codewords)
-    dataset = EncodedDataset.open(root / "dataset")
-    model = load_ctr_model(open_bundle(root / "model"), open_bundle(root / "codebook"), open_bundle(root / "codes"))
-    logits, labels = predict_split(model, dataset, "test", 256)
-    served = CALIBRATION["scale"] * logits.astype(np.float64) + CALIBRATION["bias"]
-    parents = {name: open_bundle(root / name) for name in ("dataset", "model", "codebook", "codes")}
-    with write_bundle(root / "evaluation", "evaluation", parents=parents) as draft:
-        numbers = {"auc": auc(labels, logits), "logloss": logloss(labels, served), "num_test_rows": len(labels)}
-        write_json(draft.path / "evaluation.json", numbers | {"calibration": CALIBRATION, "bytes": {"codes": 7}, "roc": [0.5]})
-        (draft.path / "figures").mkdir()
-        (draft.path / "figures" / "roc.png").write_bytes(b"png")
-        (draft.path / "report.html").write_text("<html></html>", encoding="utf-8")
+    expected = _write_evaluation(root)
     publish_step(
         publish=PublishConfig(enabled=publish),
         store=store,
@@ -133,7 +120,51 @@ def make_run(
         out=root / "publication",
     )
     test = frame[frame["split"] == "test"].drop(columns=["split", "label"]).reset_index(drop=True)
-    return MadeRun(root, test, sigmoid(served))
+    return MadeRun(root, test, expected)
+
+
+def _encode_by_steps(root: Path, frame: pd.DataFrame) -> tuple[FieldLayout, Bundle]:
+    file = root / "rows.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), file)
+    config = parse_config({**CONFIG, "data": {**CONFIG["data"], "path": str(file)}})
+    count_step(data=config.data, count=config.count, seed=0, out=root / "counts")
+    vocabulary_step(counts=root / "counts", count=config.count, out=root / "vocabulary")
+    encode_step(data=config.data, vocabulary=root / "vocabulary", seed=0, out=root / "dataset")
+    return EncodedDataset.open(root / "dataset").layout, open_bundle(root / "vocabulary")
+
+
+def _encode_by_hand(root: Path, frame: pd.DataFrame, known_rows: int, data_version: str) -> tuple[FieldLayout, Bundle]:
+    values = {
+        "user": _vocabulary(frame["user"][:known_rows]),
+        "item": _vocabulary([*frame["item"][:known_rows], *_flat(frame["history"][:known_rows])]),
+        "city": _vocabulary(frame["city"][:known_rows]),
+        "price": _vocabulary([_bucket(x) for x in frame["price"][:known_rows]]),
+        "tags": _vocabulary(_flat(frame["tags"][:known_rows])),
+    }
+    ages = [x for x in frame["age"][:known_rows] if not _null(x)]
+    stats = {"mean": float(np.mean(ages)), "std": float(np.std(ages))}
+    layout = _layout({name: len(v) + 1 for name, v in values.items()})
+    vocabulary = _write_vocabulary(root / "vocabulary", values, stats, data_version)
+    _write_dataset(root / "dataset", frame, layout, values, stats, vocabulary, data_version)
+    return layout, vocabulary
+
+
+def _write_evaluation(root: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The evaluation bundle; the probabilities (N,) that the model gives the test rows."""
+    dataset = EncodedDataset.open(root / "dataset")
+    model = load_ctr_model(open_bundle(root / "model"), open_bundle(root / "codebook"), open_bundle(root / "codes"))
+    logits, labels = predict_split(model, dataset, "test", 256)
+    served = CALIBRATION["scale"] * logits.astype(np.float64) + CALIBRATION["bias"]
+    parents = {name: open_bundle(root / name) for name in ("dataset", "model", "codebook", "codes")}
+    with write_bundle(root / "evaluation", "evaluation", parents=parents) as draft:
+        numbers = {"auc": auc(labels, logits), "logloss": logloss(labels, served), "num_test_rows": len(labels)}
+        others = {"calibration": CALIBRATION, "bytes": {"codes": 7}, "roc": [0.5]}
+        write_json(draft.path / "evaluation.json", numbers | others)
+        (draft.path / "figures").mkdir()
+        (draft.path / "figures" / "roc.png").write_bytes(b"png")
+        (draft.path / "report.html").write_text("<html></html>", encoding="utf-8")
+    return sigmoid(served)
 
 
 def make_rows(num_rows: int, seed: int) -> pd.DataFrame:
@@ -230,7 +261,8 @@ def _write_dataset(
                 rows = frame[frame["split"] == split]
                 encoded, numerics = [], []
                 for row in rows.to_dict("records"):
-                    one = [ids[name].get(None if _null(row[name]) else row[name], 0) for name in ("user", "item", "city")]
+                    plain = ("user", "item", "city")
+                    one = [ids[name].get(None if _null(row[name]) else row[name], 0) for name in plain]
                     one += [ids["price"].get(_bucket(row["price"]), 0), 0 if _null(row["age"]) else 1]
                     for name, table in (("history", "item"), ("tags", "tags")):
                         kept = [ids[table].get(v, 0) for v in (row[name] or [])][-MAX_LENGTH:]
@@ -247,8 +279,8 @@ def _write_model(root: Path, layout: FieldLayout, vocabulary: Bundle, seed: int,
     generator = torch.Generator().manual_seed(seed)
     space = f"00000000-0000-4000-8000-{seed:012d}"
     sizes = dict(layout.vocabularies)
-    drawn_rows = {n: 0.4 * torch.randn(NUM_CODES, NUM_CODEWORDS, DIM + 1, generator=generator) for n in ("user", "item")}
-    coded = {n: ResidualCodebook(rows) for n, rows in drawn_rows.items()}
+    shape = (NUM_CODES, NUM_CODEWORDS, DIM + 1)
+    coded = {n: ResidualCodebook(0.4 * torch.randn(shape, generator=generator)) for n in ("user", "item")}
     exact = {n: 0.4 * torch.randn(v, DIM + 1, generator=generator) for n, v in sizes.items() if n not in coded}
     books = Codebooks(space, "residual", layout, DIM, coded, exact)  # type: ignore[arg-type]
     drawn = {n: torch.randint(NUM_CODEWORDS, (sizes[n], NUM_CODES), generator=generator).numpy() for n in coded}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
 
 
 def build(made: MadeRun, out: Path, **other: Path) -> None:
-    parts = {name: open_bundle(other.get(name, made.root / name)) for name in ("model", "codebook", "vocabulary", "evaluation")}
+    names = ("model", "codebook", "vocabulary", "evaluation")
+    parts = {name: open_bundle(other.get(name, made.root / name)) for name in names}
     write_scorer(**parts, data=parse_config(CONFIG).data, out=out)
 
 
@@ -40,6 +42,12 @@ def test_scores_equal_those_of_the_model(run: MadeRun) -> None:
     scorer = Scorer.open(run.scorer, in_bundle(run))
     np.testing.assert_allclose(scorer.score(run.test), run.expected, atol=1e-6)
     assert run.expected.std() > 0.05
+
+
+def test_rows_that_the_steps_encoded_score_alike(tmp_path: Path) -> None:
+    made = make_run(tmp_path, tmp_path / "store", publish=False, encoded_by="steps")
+    build(made, tmp_path / "scorer")
+    np.testing.assert_allclose(Scorer.open(made.scorer, in_bundle(made)).score(made.test), made.expected, atol=1e-6)
 
 
 def test_scores_do_not_depend_on_the_batch(run: MadeRun) -> None:
@@ -66,8 +74,14 @@ def test_the_scorer_needs_nothing_outside_its_directory(run: MadeRun, tmp_path: 
     np.testing.assert_allclose(Scorer.open(moved, in_bundle(run)).score(run.test), run.expected, atol=1e-6)
 
 
-def test_the_same_parts_make_the_same_scorer(run: MadeRun, tmp_path: Path) -> None:
-    build(run, tmp_path / "again")
+def test_the_same_contents_made_later_make_the_same_scorer(run: MadeRun, tmp_path: Path) -> None:
+    parts = {}
+    for name in ("model", "codebook"):
+        parts[name] = tmp_path / name
+        shutil.copytree(run.root / name, parts[name])
+        manifest = json.loads((parts[name] / "manifest.json").read_text())
+        (parts[name] / "manifest.json").write_text(json.dumps(manifest | {"created": "2030-01-01T00:00:00+00:00"}))
+    build(run, tmp_path / "again", **parts)
     assert open_bundle(tmp_path / "again").uuid == open_bundle(run.scorer).uuid
 
 
@@ -160,7 +174,7 @@ def test_parts_that_do_not_belong_together(run: MadeRun, tmp_path: Path) -> None
     other = make_run(tmp_path / "other", tmp_path / "store", seed=1, num_rows=300, publish=False)
     with pytest.raises(BundleError, match="is not of the model"):
         build(run, tmp_path / "scorer", evaluation=other.evaluation)
-    with pytest.raises(SpaceError, match="was not evaluated with the codebook"):
+    with pytest.raises(SpaceError, match="was not made with the codebook"):
         build(run, tmp_path / "scorer", codebook=other.codebook)
     assert not (tmp_path / "scorer").exists()
 
@@ -176,7 +190,15 @@ def test_a_corrupt_file_is_named(run: MadeRun, tmp_path: Path) -> None:
         Scorer.open(broken, in_bundle(run))
 
 
-@pytest.mark.parametrize("value", [{}, {"kind": "redis"}, {"kind": "feast", "repo": "x"}, {"kind": "bundle", "codes": "x", "vocabulary": "y", "z": 1}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"kind": "redis"},
+        {"kind": "feast", "repo": "x"},
+        {"kind": "bundle", "codes": "x", "vocabulary": "y", "z": 1},
+    ],
+)
 def test_bad_settings_of_the_source(value: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="use {kind: feast"):
+    with pytest.raises(ConfigError, match=r"use \{kind: feast"):
         codes_settings(value)

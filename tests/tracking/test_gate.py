@@ -45,8 +45,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("challenger", "champion", "gate", "promote", "words"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_decide(challenger: Metrics, champion: Metrics | None, gate: dict[str, float], promote: bool, words: str) -> None:
+@pytest.mark.parametrize(
+    ("challenger", "champion", "gate", "promote", "words"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
+def test_decide(
+    challenger: Metrics, champion: Metrics | None, gate: dict[str, float], promote: bool, words: str
+) -> None:
     decision = decide(challenger, champion, GateConfig(**gate))
     assert decision.promote is promote
     assert words in " | ".join(decision.reasons)
@@ -58,6 +62,7 @@ def test_every_failure_is_named() -> None:
 
 
 def test_the_gate_imports_nothing_heavy() -> None:
-    code = "import sys, mec.tracking.gate; print([m for m in ('torch', 'mlflow', 'feast', 'numpy', 'pandas') if m in sys.modules])"
+    heavy = ("torch", "mlflow", "feast", "numpy", "pandas")
+    code = f"import sys, mec.tracking.gate; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.pyfunc.scoring_server import infer_and_parse_data
 
+import mec
 from mec.bundle import open_bundle, write_bundle, write_json
 from mec.config import TrackingConfig
 from mec.errors import BundleError, SpaceError, TrackingError
@@ -29,11 +33,18 @@ Register = Callable[..., dict[str, Any]]
 def register(store: Path, tmp_path: Path) -> Register:
     """Run the step; its ``registration.json``."""
 
-    def run(made: MadeRun, *, run_id: str = "run-1", out: str = "registration", gate: dict[str, float] | None = None, **settings: Any) -> dict[str, Any]:
-        tracking = TrackingConfig.model_validate({"gate": {"min_auc": 0.0, **(gate or {})}, **settings})
+    def run(
+        made: MadeRun, *, run_id: str = "run-1", out: str = "registration", min_auc: float = 0.0, **settings: Any
+    ) -> dict[str, Any]:
         folder = tmp_path / out
         register_step(
-            tracking=tracking, name="shop", store=store, config_json=config_json(), run_id=run_id, out=folder, **made.steps()
+            tracking=TrackingConfig.model_validate({"gate": {"min_auc": min_auc}, **settings}),
+            name="shop",
+            store=store,
+            config_json=config_json(),
+            run_id=run_id,
+            out=folder,
+            **made.steps(),
         )
         bundle = open_bundle(folder, "registration")
         result: dict[str, Any] = json.loads(bundle.file("registration.json").read_text())
@@ -67,7 +78,7 @@ def set_auc(made: MadeRun, auc: float) -> None:
         write_json(draft.path / "evaluation.json", numbers)
 
 
-def test_the_registered_model_scores_as_the_model_in_this_process(store: Path, tmp_path: Path, register: Register) -> None:
+def test_the_registered_model_scores_as_the_model_here(store: Path, tmp_path: Path, register: Register) -> None:
     made = make_run(tmp_path / "run", store)
     result = register(made)
     assert result["decision"]["promote"] is True
@@ -78,13 +89,45 @@ def test_the_registered_model_scores_as_the_model_in_this_process(store: Path, t
         offline = {"codes": {"kind": "bundle", "codes": str(made.codes), "vocabulary": str(made.vocabulary)}}
         other = mlflow.pyfunc.load_model("models:/shop@champion", model_config=offline)
         np.testing.assert_allclose(other.predict(made.test), made.expected, atol=1e-6)
-    assert [c.name for c in model.metadata.signature.inputs] == ["user", "item", "city", "price", "age", "history", "tags"]
+    names = ["user", "item", "city", "price", "age", "history", "tags"]
+    assert [c.name for c in model.metadata.signature.inputs] == names
     folder = Path(client_of(result).get_model_version_download_uri("shop", "1"))
     requirements = (folder / "requirements.txt").read_text().split()
     assert any(r.startswith("torch==") and "+" not in r for r in requirements)
     assert not list(folder.rglob("*.pkl"))
     assert (folder / "code" / "mec" / "serving" / "scorer.py").is_file()
     assert not list(Path.cwd().glob("ml*"))  # nothing beside the store
+
+
+def test_json_requests_as_a_model_server_reads_them(store: Path, tmp_path: Path, register: Register) -> None:
+    made = make_run(tmp_path / "run", store, num_rows=300, publish=False)
+    result = register(made)
+    with pointed_at(result["tracking_uri"]):
+        model = mlflow.pyfunc.load_model("models:/shop@champion")
+    rows = made.test[:50].astype(object).where(made.test[:50].notna(), None)
+    split = {"columns": list(rows.columns), "data": rows.to_numpy().tolist()}
+    request = json.loads(json.dumps({"dataframe_split": split}))
+    frame = infer_and_parse_data(request, model.metadata.get_input_schema())
+    np.testing.assert_allclose(model.predict(frame), made.expected[:50], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_model_loads_where_mec_is_not_installed(store: Path, tmp_path: Path, register: Register) -> None:
+    made = make_run(tmp_path / "run", store, num_rows=300, publish=False)
+    folder = client_of(register(made)).get_model_version_download_uri("shop", "1")
+    made.test.to_pickle(tmp_path / "rows.pkl")
+    code = f"""
+import sys, warnings
+sys.path = [p for p in sys.path if p and p != {str(Path(mec.__file__).parents[1])!r}]
+warnings.simplefilter("ignore")
+import mlflow, numpy, pandas
+model = mlflow.pyfunc.load_model({folder!r})
+numpy.save({str(tmp_path / "scores.npy")!r}, model.predict(pandas.read_pickle({str(tmp_path / "rows.pkl")!r})))
+import mec
+assert mec.__file__.startswith({folder!r}), mec.__file__
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), made.expected, atol=1e-6)
 
 
 def test_codes_of_a_foreign_codebook_in_the_store_are_refused(store: Path, tmp_path: Path, register: Register) -> None:
@@ -95,7 +138,8 @@ def test_codes_of_a_foreign_codebook_in_the_store_are_refused(store: Path, tmp_p
     feast = open_store(store / "feast")
     view = feast.list_feature_views()[0].name
     key = f"user={made.test['user'].dropna().iloc[0]}"
-    row = {JOIN_KEY: [key], FEATURE: [b"\0\0\0\0\0"], "event_timestamp": [pd.Timestamp.now(tz="UTC") + pd.Timedelta(days=1)]}
+    tomorrow = pd.Timestamp.now(tz="UTC") + pd.Timedelta(days=1)
+    row = {JOIN_KEY: [key], FEATURE: [b"\0\0\0\0\0"], "event_timestamp": [tomorrow]}
     feast.write_to_online_store(view, pd.DataFrame(row))
     with pytest.raises(SpaceError, match=f"the online value of '{key.replace('|', '.')}' was not written for codebook"):
         model.unwrap_python_model()._scorer.score(made.test)
@@ -168,7 +212,7 @@ def test_a_tie_keeps_the_champion(store: Path, tmp_path: Path, register: Registe
 
 def test_below_the_bound_nothing_is_champion(store: Path, tmp_path: Path, register: Register) -> None:
     made = make_run(tmp_path / "run", store, publish=False, num_rows=300)
-    result = register(made, gate={"min_auc": 0.99})
+    result = register(made, min_auc=0.99)
     assert result["decision"]["promote"] is False
     assert result["aliases"] == ["challenger"]
 
@@ -185,7 +229,9 @@ def test_tracking_disabled(store: Path, tmp_path: Path, register: Register) -> N
     assert open_bundle(tmp_path / "registration" / "scorer", "scorer")
 
 
-def test_a_run_that_the_platform_opened_is_left_open(store: Path, tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_the_platform_opened_is_left_open(
+    store: Path, tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uri = f"sqlite:///{store / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)
     experiment = client.create_experiment("kubeflow", artifact_location=str(store / "artifacts"))
@@ -199,14 +245,18 @@ def test_a_run_that_the_platform_opened_is_left_open(store: Path, tmp_path: Path
     assert run.data.tags["model_version"] == "1"
 
 
-def test_a_run_that_is_not_there(store: Path, tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_not_there(
+    store: Path, tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with pytest.raises(TrackingError, match=r"has no run of the id in MLFLOW_RUN_ID; found: 0000"):
         register(make_run(tmp_path / "run", store, publish=False, num_rows=300))
     assert not (tmp_path / "registration").exists()
 
 
-def test_a_failing_step_ends_its_run_as_failed(store: Path, tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_step_ends_its_run_as_failed(
+    store: Path, tmp_path: Path, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = make_run(tmp_path / "run", store, publish=False, num_rows=300)
 
     def fail(*_: object, **__: object) -> None:

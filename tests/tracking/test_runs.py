@@ -28,15 +28,14 @@ def test_address_setting_before_environment_before_store(store: Path, monkeypatc
 
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns"])
 def test_a_file_store_is_refused(store: Path, uri: str) -> None:
-    with pytest.raises(TrackingError, match=r"no runs in plain files any more; found: .*mlruns; fix: set tracking\.uri to sqlite"):
+    with pytest.raises(TrackingError, match=r"plain files any more; found: .*mlruns; fix: set tracking\.uri"):
         runs.tracking_uri(TrackingConfig(uri=uri), store)
 
 
 def test_a_server_that_does_not_answer_is_named(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(TrackingError, match=r"MLflow at http://127\.0\.0\.1:9 failed.*check that the server runs"), opened(
-        store, uri="http://127.0.0.1:9"
-    ):
+    named = r"MLflow at http://127\.0\.0\.1:9 failed.*check that it runs"
+    with pytest.raises(TrackingError, match=named), opened(store, uri="http://127.0.0.1:9"):
         pass
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
@@ -50,14 +49,17 @@ def test_a_file_that_is_no_database(store: Path) -> None:
 
 def test_a_directory_that_cannot_be_made(store: Path) -> None:
     (store / "file").write_text("")
-    with pytest.raises(TrackingError, match="cannot make the directory"), opened(store, uri=f"sqlite:///{store}/file/x/mlflow.db"):
+    with (
+        pytest.raises(TrackingError, match="cannot make the directory"),
+        opened(store, uri=f"sqlite:///{store}/file/x/mlflow.db"),
+    ):
         pass
 
 
 def test_a_deleted_experiment(store: Path) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
     client.delete_experiment(client.create_experiment("mec"))
-    with pytest.raises(TrackingError, match="the experiment 'mec' at .* is deleted"), opened(store):
+    with pytest.raises(TrackingError, match=r"the experiment 'mec' at .* is deleted"), opened(store):
         pass
 
 
@@ -87,7 +89,8 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(store: Path) -> No
     with opened(store) as run:
         registry = ModelRegistry(run, "shop")
         uri = run.client.get_run(run.run_id).info.artifact_uri
-        versions = [registry.version(str(run.client.create_model_version("shop", uri, run.run_id).version)) for _ in range(3)]
+        made = [run.client.create_model_version("shop", uri, run.run_id) for _ in range(3)]
+        versions = [registry.version(str(m.version)) for m in made]
         registry.promote(versions[0], over=None)
         registry.promote(versions[1], over=versions[0])
         with pytest.raises(TrackingError, match="the champion of shop changed while version 3"):

@@ -1,0 +1,59 @@
+"""From values to ids: one hash table per vocabulary, built once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mec.data.layout import OOV_ID
+
+
+class ValueIndex:
+    """Ids of the values of one vocabulary.
+
+    String values are looked up by a 64-bit hash, and compared.
+
+    Args:
+        values: (V,) int64 or string; the place of a value is its id. Place 0 is out of vocabulary, whatever it holds.
+    """
+
+    def __init__(self, values: pa.Array) -> None:
+        known = values.slice(1)
+        nulls = np.flatnonzero(np.asarray(pc.is_null(known)))
+        assert len(nulls) <= 1, "a vocabulary holds null at most once"
+        self._null_id = int(nulls[0]) + 1 if len(nulls) else OOV_ID
+        self._ids = np.arange(1, len(values), dtype=np.uint32)
+        if len(nulls):
+            known = known.drop_null()
+            self._ids = np.delete(self._ids, nulls)
+        self._strings = None if pa.types.is_int64(values.type) else known
+        self._seed = 0
+        self._index = pd.Index(self._keys(known))
+        while not self._index.is_unique:
+            assert self._strings is not None, "a vocabulary holds a value once"
+            self._seed += 1  # two values share a hash: take another hash
+            self._index = pd.Index(self._keys(known))
+
+    def ids(self, values: pa.Array) -> NDArray[np.uint32]:
+        """Ids of (N,) values, 0 where a value is unknown."""
+        valid = values.drop_null() if values.null_count else values
+        places = self._index.get_indexer(pd.Index(self._keys(valid)))
+        if self._strings is not None and len(self._strings):
+            same = pc.equal(self._strings.take(pa.array(np.maximum(places, 0))), valid)
+            places = np.where(np.asarray(same), places, -1)
+        # One more id at the end, which place -1 takes.
+        found = np.append(self._ids, np.uint32(OOV_ID))[places]
+        if not values.null_count:
+            return found
+        result = np.full(len(values), self._null_id, dtype=np.uint32)
+        result[np.asarray(pc.is_valid(values))] = found
+        return result
+
+    def _keys(self, values: pa.Array) -> NDArray[np.int64]:
+        if self._strings is None:
+            return np.asarray(values)
+        return pl.Series(values).cast(pl.String).hash(self._seed).to_numpy().view(np.int64)

@@ -1,0 +1,183 @@
+"""The quantize step on hand-made tables."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mec.bundle import open_bundle
+from mec.config import QuantizeConfig
+from mec.errors import BundleError, ConfigError, TrainingError
+from mec.quantize.codebook import Codebooks
+from mec.quantize.codes import Codes
+from mec.quantize.quantizing import quantize_step
+from tests.quantize.tables import SPACE, Made, clustered, make_bundles, zipf_counts
+
+Table = NDArray[np.float32]
+
+
+def run(made: Made, out: Path, *, seed: int = 0, **changes: Any) -> tuple[Codebooks, Codes]:
+    quantize = QuantizeConfig.model_validate({"num_codewords": 16, "min_values": 100, **changes})
+    quantize_step(
+        quantize=quantize,
+        pretrained=made.pretrained,
+        vocabulary=made.vocabulary,
+        seed=seed,
+        out_codebook=out / "codebook",
+        out_codes=out / "codes",
+    )
+    codebooks = Codebooks.open(out / "codebook")
+    return codebooks, Codes.open(out / "codes", codebooks)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    tables = {"user": clustered(700, 9), "colour": clustered(5, 9, seed=1), "item": clustered(300, 9)}
+    return make_bundles(tmp_path, tables)
+
+
+@pytest.mark.parametrize(("structure", "num_codes"), [("residual", 1), ("residual", 2), ("product", 4)])
+def test_codes_decode_to_what_the_codebook_finds(tmp_path: Path, made: Made, structure: str, num_codes: int) -> None:
+    codebooks, codes = run(made, tmp_path, structure=structure, num_codes=num_codes, chunk_rows=256)
+    assert list(codebooks.coded) == ["user", "item"]
+    assert list(codebooks.exact) == ["colour"]
+    assert np.array_equal(codebooks.exact["colour"].numpy(), made.tables["colour"])
+    for name in codebooks.coded:
+        rows = torch.from_numpy(made.tables[name])
+        unpacked = torch.from_numpy(codes.unpacked(name))
+        assert torch.equal(unpacked.long(), codebooks.encode(name, rows))
+        decoded = codebooks.decode(name, unpacked)
+        known = rows[1:]
+        assert (known - decoded[1:]).square().sum() < 0.7 * (known - known.mean(0)).square().sum()
+    extra = open_bundle(tmp_path / "codebook").extra
+    assert extra["coded"]["user"]["oov_code"] == codes.unpacked("user")[0].tolist()
+    assert extra["space"] == codes.codebooks.space == SPACE
+
+
+def test_bundles_state_parents_and_diagnostics(tmp_path: Path, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    run(made, tmp_path, weights="sqrt")
+    codebook, codes = open_bundle(tmp_path / "codebook", "codebook"), open_bundle(tmp_path / "codes", "codes")
+    pretrained, vocabulary = open_bundle(made.pretrained), open_bundle(made.vocabulary)
+    assert codebook.manifest.parents == {"pretrained": pretrained.uuid, "vocabulary": vocabulary.uuid}
+    assert codes.manifest.parents == {"codebook": codebook.uuid, "vocabulary": vocabulary.uuid}
+    assert codes.manifest.data_version == "made"
+    assert (codes.extra["generation"], codes.extra["parent_generation"]) == (0, None)
+    quality = codebook.extra["diagnostics"]["user"]
+    books = Codebooks.open(codebook)
+    rows, weights = torch.from_numpy(made.tables["user"]), torch.from_numpy(np.sqrt(made.counts["user"]))
+    errors = (rows - books.decode("user", books.encode("user", rows))).square().sum(1)
+    center = (weights[:, None] * rows).sum(0) / weights.sum()
+    variance = (weights * (rows - center).square().sum(1)).sum()
+    assert quality["explained_variance"] == pytest.approx(1 - float((weights * errors).sum() / variance), abs=1e-4)
+    assert quality["size"] == 700
+    assert quality["live_codewords"] == [16]
+    assert 1 < quality["perplexity"][0] <= 16
+    assert quality["code_bytes"] == 700 * 4 // 8
+    assert quality["codebook_bytes"] == 16 * 9 * 4
+    summary = json.loads((tmp_path / "codebook" / "step.json").read_text())["summary"]
+    assert summary.startswith("2 of 3 vocabularies coded, residual 1x16, ")
+    assert summary.endswith(" % of variance, 0.00 MiB")
+    assert f"| {summary}" in capsys.readouterr().out
+
+
+def test_same_inputs_same_bytes(tmp_path: Path, made: Made) -> None:
+    for name, seed in (("first", 5), ("again", 5), ("other", 6)):
+        run(made, tmp_path / name, seed=seed, num_codes=2)
+    first, again, other = (open_bundle(tmp_path / name / "codes") for name in ("first", "again", "other"))
+    assert first.uuid == again.uuid
+    assert first.manifest.files == again.manifest.files
+    assert open_bundle(tmp_path / "first" / "codebook").uuid == open_bundle(tmp_path / "again" / "codebook").uuid
+    assert first.uuid != other.uuid
+
+
+def test_chunks_do_not_change_codes(tmp_path: Path, made: Made) -> None:
+    streams = [run(made, tmp_path / str(rows), chunk_rows=rows, num_codes=2)[1].packed for rows in (256, 65_536)]
+    assert all((streams[0][name] == streams[1][name]).all() for name in streams[0])
+
+
+def test_small_vocabularies_stay_exact(tmp_path: Path, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    codebooks, codes = run(made, tmp_path / "a", min_values=301)
+    assert (list(codebooks.coded), list(codes.packed)) == (["user"], ["user"])
+    codebooks, _ = run(made, tmp_path / "b", min_values=1, num_codewords=300)
+    assert list(codebooks.exact) == ["colour", "item"]
+    codebooks, codes = run(made, tmp_path / "c", min_values=10_000)
+    assert not codebooks.coded
+    assert not codes.packed
+    assert "0 of 3 vocabularies coded" in capsys.readouterr().out
+
+
+def test_popularity_weights_favour_popular_values(tmp_path: Path, made: Made) -> None:
+    def popular_error(weights: str) -> float:
+        codebooks, codes = run(made, tmp_path / weights, weights=weights)
+        rows = torch.from_numpy(made.tables["user"])[1:30]
+        return float((rows - codebooks.decode("user", torch.from_numpy(codes.unpacked("user")))[1:30]).square().sum())
+
+    assert popular_error("raw") < 0.7 * popular_error("none")
+
+
+@pytest.mark.parametrize("structure", ["product", "residual"])
+@pytest.mark.parametrize("num_distinct", [1, 5])
+def test_few_distinct_rows(tmp_path: Path, structure: str, num_distinct: int) -> None:
+    rows = np.tile(clustered(num_distinct, 6), (200, 1))
+    codebooks, codes = run(make_bundles(tmp_path, {"user": rows}), tmp_path, structure=structure, num_codes=2)
+    decoded = codebooks.decode("user", torch.from_numpy(codes.unpacked("user")))
+    np.testing.assert_allclose(decoded.numpy(), rows, atol=1e-5)
+    quality = open_bundle(tmp_path / "codebook").extra["diagnostics"]["user"]
+    assert quality["explained_variance"] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize("name", ["user", "colour"])
+def test_rows_that_are_not_finite(tmp_path: Path, bad: float, name: str) -> None:
+    tables = {"user": clustered(200, 4), "colour": clustered(5, 4)}
+    tables[name][[1, 3], [0, 2]] = bad
+    with pytest.raises(TrainingError, match=f"vocabulary '{name}' .*found: 2 of {len(tables[name])} rows"):
+        run(make_bundles(tmp_path, tables), tmp_path)
+    assert not (tmp_path / "codebook").exists()
+    assert not (tmp_path / "codes").exists()
+
+
+def test_nothing_seen_in_training(tmp_path: Path) -> None:
+    made = make_bundles(tmp_path, {"user": clustered(200, 4)}, {"user": np.zeros(200, np.int64)})
+    with pytest.raises(TrainingError, match="no value of vocabulary 'user' was seen"):
+        run(made, tmp_path)
+
+
+def test_oov_with_a_count_weighs_in(tmp_path: Path) -> None:
+    rows = clustered(300, 4)
+    rows[0] = 9.0
+    counts = zipf_counts(300)
+    unseen, _ = run(make_bundles(tmp_path / "a", {"user": rows}, {"user": counts}), tmp_path / "a")
+    counts[0] = 1_000_000
+    seen, _ = run(make_bundles(tmp_path / "b", {"user": rows}, {"user": counts}), tmp_path / "b")
+    oov = torch.from_numpy(rows[:1])
+    assert torch.allclose(seen.decode("user", seen.encode("user", oov)), oov, atol=0.1)
+    assert not torch.allclose(unseen.decode("user", unseen.encode("user", oov)), oov, atol=1)
+
+
+def test_settings_that_no_codebook_can_have(tmp_path: Path, made: Made) -> None:
+    with pytest.raises(ConfigError, match="num_codes"):
+        run(made, tmp_path, structure="product", num_codes=10)
+    with pytest.raises(ConfigError, match="max_points"):
+        run(made, tmp_path, num_codewords=300, max_points=256)
+
+
+def test_another_vocabulary(tmp_path: Path, made: Made) -> None:
+    other = make_bundles(tmp_path / "other", {**made.tables, "user": clustered(500, 9)})
+    mixed = Made(other.vocabulary, made.pretrained, made.tables, other.counts)
+    with pytest.raises(BundleError, match="vocabulary 'user' has 500 values"):
+        run(mixed, tmp_path)
+
+
+def test_real_size_takes_a_second_or_two(tmp_path: Path) -> None:
+    made = make_bundles(tmp_path, {"user": clustered(30_000, 17, num_clusters=400)})
+    start = time.process_time()
+    run(made, tmp_path, num_codewords=64)
+    assert time.process_time() - start < 3
