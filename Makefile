@@ -37,7 +37,7 @@ run: $(STAMP)  ## run the train pipeline here (CONFIG, ARGS)
 	$(BIN)/mec run $(CONFIG) $(ARGS)
 
 test: $(STAMP)  ## run the tests (ARGS)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check .

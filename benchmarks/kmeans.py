@@ -69,12 +69,13 @@ def main() -> None:
 
     def distortion(codewords: Tensor) -> float:
         errors = (tensor - codewords[nearest(tensor, codewords)]).square()
-        return float(errors.mean().item()) * d
+        return sum(errors.mean(0).tolist())
 
     def product_distortion(codewords: Tensor) -> float:
         book = ProductCodebook(codewords, m)
         chunks = torch.split(tensor, 1 << 16)
-        return float(sum((c - book.decode(book.encode(c))).square().sum().item() for c in chunks)) / n
+        errors = [(c - book.decode(book.encode(c))).square().sum(0) for c in chunks]
+        return sum(torch.stack(errors).sum(0).tolist()) / n
 
     print(f"N={n:,} D={d} K={k} iterations={options.iterations} threads={options.threads}")
     compare("k-means", mec_kmeans, faiss_kmeans, distortion, options.repeats)

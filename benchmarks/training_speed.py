@@ -75,9 +75,15 @@ def main() -> None:
     for size in SIZES:
         median = statistics.median(seconds[size])
         rows = trials[size].num_rows_touched
-        print(f"{size:>9,} values: {1e3 * median:.1f} ms a step, {BATCH_SIZE / median:,.0f} rows/s, {rows:,.0f} table rows a batch")
+        print(
+            f"{size:>9,} values: {1e3 * median:.1f} ms a step, {BATCH_SIZE / median:,.0f} rows/s, "
+            f"{rows:,.0f} table rows a batch"
+        )
     ratios = sorted(large / small for small, large in zip(*seconds.values(), strict=True))
-    print(f"ratio of step times, round by round: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    print(
+        f"ratio of step times, round by round: median {statistics.median(ratios):.2f}, "
+        f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    )
 
 
 if __name__ == "__main__":

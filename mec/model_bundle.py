@@ -83,7 +83,9 @@ def load_ctr_model(model: Bundle, codebook: Bundle | None, codes: Bundle | None)
         embedding: torch.nn.Module = FullEmbedding(layout, extra["embedding_dim"])
     else:
         if codebook is None:
-            raise BundleError(f"the model {model.path} scores codes and needs a codebook", fix="pass a codebook of its space")
+            raise BundleError(
+                f"the model {model.path} scores codes and needs a codebook", fix="pass a codebook of its space"
+            )
         embedding = _coded(model, codebook, codes)
     backbone = build_backbone(extra["backbone"], layout.num_fields, extra["embedding_dim"], extra["settings"])
     result = CtrModel(layout, embedding, backbone)
@@ -103,7 +105,8 @@ def _coded(model: Bundle, codebook: Bundle, codes: Bundle | None) -> CodedEmbedd
     extra = model.extra
     if codebook.extra["space"] != extra["space"]:
         raise SpaceError(
-            f"the codebook {codebook.uuid} is not of the space {extra['space']} that the model {model.uuid} was trained in",
+            f"the codebook {codebook.uuid} is not of the space {extra['space']} "
+            f"that the model {model.uuid} was trained in",
             found=codebook.extra["space"],
             fix="pass a codebook of the model's space, or train a model in the codebook's space",
         )

@@ -47,7 +47,9 @@ def pretrain_step(
         model = build_pretrained(data, pretrain, seed)
 
         def l2_at(epoch: float) -> float:
-            return pretrain.l2 * min(1.0, epoch / pretrain.l2_warmup_epochs) if pretrain.l2_warmup_epochs else pretrain.l2
+            return (
+                pretrain.l2 * min(1.0, epoch / pretrain.l2_warmup_epochs) if pretrain.l2_warmup_epochs else pretrain.l2
+            )
 
         result = fit(model, data, pretrain, name="pretrain", seed=seed, l2_at=l2_at, checkpoints=kept)
         assert isinstance(model.embedding, FullEmbedding)
@@ -55,7 +57,8 @@ def pretrain_step(
         _write(out, data, values.uuid, tables, model.bias.detach(), pretrain, seed, result)
         if kept:
             kept.clear()
-        record.summary = f"{pretrain.model}, D {pretrain.embedding_dim}: valid AUC {result.best_auc:.4f} after {result.best_epoch:g} epochs"
+        what = f"{pretrain.model}, D {pretrain.embedding_dim}"
+        record.summary = f"{what}: valid AUC {result.best_auc:.4f} after {result.best_epoch:g} epochs"
 
 
 def build_pretrained(data: EncodedDataset, pretrain: PretrainConfig, seed: int) -> CtrModel:
@@ -95,7 +98,9 @@ def _write(
     parents: dict[str, Bundle | str] = {"dataset": data.bundle, "vocabulary": vocabulary}
     config = {"pretrain": pretrain.model_dump(mode="json"), "seed": seed}
     with write_bundle(out, "pretrained", parents=parents, config=config) as draft:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tables.items()}, draft.path / "tables.safetensors")
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tables.items()}, draft.path / "tables.safetensors"
+        )
         save_file({"bias": bias.detach().cpu().reshape(1)}, draft.path / "bias.safetensors")
         digest = hashlib.sha256(file_sha256(draft.path / "tables.safetensors").encode()).digest()
         draft.extra = {

@@ -16,7 +16,11 @@ import time
 from dataclasses import dataclass
 from typing import TextIO
 
-_LINE = re.compile(r"^\[(?P<step>[a-z_]+)\] (?:(?P<percent>\d+)% (?P<done>\d+)/(?P<total>\d+)(?: (?P<text>.*))?|(?P<event>done|error|note)(?::| in )(?P<rest>.*))$")
+_LINE = re.compile(
+    r"^\[(?P<step>[a-z_]+)\] "
+    r"(?:(?P<percent>\d+)% (?P<done>\d+)/(?P<total>\d+)(?: (?P<text>.*))?"
+    r"|(?P<event>done|error|note)(?::| in )(?P<rest>.*))$"
+)
 
 
 class Progress:

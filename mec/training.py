@@ -78,7 +78,9 @@ def fit(
     model.to(device)
     optimizer = CtrOptimizer(model, settings.learning_rate)
     num_batches = math.ceil(dataset.num_rows("train") / settings.batch_size)
-    validate_after = {math.ceil(num_batches * (i + 1) / settings.evaluations_per_epoch) for i in range(settings.evaluations_per_epoch)}
+    validate_after = {
+        math.ceil(num_batches * (i + 1) / settings.evaluations_per_epoch) for i in range(settings.evaluations_per_epoch)
+    }
     result, best, bad, start = FitResult(), copy.deepcopy(model.state_dict()), 0, 0
     state = checkpoints.load() if checkpoints else None
     if state is not None:
@@ -92,7 +94,9 @@ def fit(
     for epoch in range(start // num_batches, settings.max_epochs):
         if bad >= settings.patience:
             break
-        batches = dataset.batches("train", settings.batch_size, seed=seed, epoch=epoch, shuffle_rows=settings.shuffle_rows)
+        batches = dataset.batches(
+            "train", settings.batch_size, seed=seed, epoch=epoch, shuffle_rows=settings.shuffle_rows
+        )
         model.train()
         for position, batch in enumerate(batches, 1):
             step = epoch * num_batches + position
@@ -136,7 +140,9 @@ def fit(
     return result
 
 
-def train_batch(model: CtrModel, optimizer: CtrOptimizer, batch: Batch, l2: float, device: torch.device, step: int) -> float:
+def train_batch(
+    model: CtrModel, optimizer: CtrOptimizer, batch: Batch, l2: float, device: torch.device, step: int
+) -> float:
     """One step on one batch; the loss is binary cross-entropy + l2 * mean over rows of |rows used|^2.
 
     Returns:

@@ -42,7 +42,11 @@ def train_step(
     """
     with step("train", out) as record:
         data = EncodedDataset.open(dataset)
-        tables, book, own_codes = open_bundle(pretrained, "pretrained"), open_bundle(codebook, "codebook"), open_bundle(codes, "codes")
+        tables, book, own_codes = (
+            open_bundle(pretrained, "pretrained"),
+            open_bundle(codebook, "codebook"),
+            open_bundle(codes, "codes"),
+        )
         if book.extra["space"] != tables.extra["space"]:
             raise SpaceError(
                 f"the codebook {book.uuid} is not of the space of the pre-trained tables {tables.uuid}",
@@ -106,7 +110,12 @@ def reference_step(
             space=str(tables.extra["space"]),
             codebook=None,
             parents=parents,
-            config={"full": evaluate.full.model_dump(mode="json"), "model": train.model, "settings": train.settings, "seed": seed},
+            config={
+                "full": evaluate.full.model_dump(mode="json"),
+                "model": train.model,
+                "settings": train.settings,
+                "seed": seed,
+            },
             fit=result.to_json(),
         )
         _summarise(record, f"{train.model} on full tables", result)

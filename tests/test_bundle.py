@@ -50,9 +50,13 @@ def test_a_directory_without_manifest_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="stop"), write_bundle(tmp_path / "b", "counts") as draft:
-        (draft.path / "a.txt").write_text("half")
-        raise RuntimeError("stop")
+    def fail() -> None:
+        with write_bundle(tmp_path / "b", "counts") as draft:
+            (draft.path / "a.txt").write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
     assert not (tmp_path / "b").exists()
 
 
@@ -94,5 +98,8 @@ def test_the_wrong_kind_and_unknown_files_are_refused(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BundleError, match="cannot write the counts bundle"), write_bundle(tmp_path / "file" / "b", "counts"):
+    with (
+        pytest.raises(BundleError, match="cannot write the counts bundle"),
+        write_bundle(tmp_path / "file" / "b", "counts"),
+    ):
         pass

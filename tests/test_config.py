@@ -23,7 +23,9 @@ def test_shipped_configs_are_valid_and_round_trip(path: Path) -> None:
 def test_overrides_win_in_order_and_take_yaml(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("name: x\nquantize: {num_codes: 1}\n")
-    config = load_config(file, ["quantize.num_codes=2", "quantize.num_codes=3", "train.settings={dropout: 0.1}", "image=null"])
+    config = load_config(
+        file, ["quantize.num_codes=2", "quantize.num_codes=3", "train.settings={dropout: 0.1}", "image=null"]
+    )
     assert config.quantize.num_codes == 3
     assert config.train.settings == {"dropout": 0.1}
     assert config.image is None
@@ -37,14 +39,26 @@ def test_overrides_win_in_order_and_take_yaml(tmp_path: Path) -> None:
         ({"quantize": {"num_codes": "many"}}, r"quantize\.num_codes: .*valid integer.*found: 'many'"),
         ({"quantize": {"num_codes": 0}}, r"quantize\.num_codes: .*greater than or equal to 1"),
         ({"quantize": {"structure": "tree"}}, r"quantize\.structure: .*'product' or 'residual'"),
-        ({"quantize": {"structure": "product", "num_codes": 9}, "pretrain": {"embedding_dim": 4}}, r"num_codes=9 sub-vectors do not fit"),
+        (
+            {"quantize": {"structure": "product", "num_codes": 9}, "pretrain": {"embedding_dim": 4}},
+            r"num_codes=9 sub-vectors do not fit",
+        ),
         ({"quantize": {"num_codewords": 512, "max_points": 300}}, r"num_codewords is more than quantize\.max_points"),
         ({"data": {"path": "x.parquet"}}, r"data: no feature columns"),
         ({"data": {"path": "x", "categorical": ["a", "a"]}}, r"fields named twice: \['a'\]"),
         ({"data": {"path": "x", "categorical": ["label"]}}, r"column 'label' is the label"),
         ({"data": {"path": "x", "categorical": ["a"], "synthetic": {}}}, r"data\.synthetic has no effect"),
         ({"data": {"path": "x", "categorical": ["a"], "split": {"kind": "time"}}}, r"split.*needs valid_from"),
-        ({"data": {"path": "x", "categorical": ["a"], "split": {"kind": "random", "valid_fraction": 0.9, "test_fraction": 0.2}}}, "between 0 and 1"),
+        (
+            {
+                "data": {
+                    "path": "x",
+                    "categorical": ["a"],
+                    "split": {"kind": "random", "valid_fraction": 0.9, "test_fraction": 0.2},
+                }
+            },
+            "between 0 and 1",
+        ),
         ({"count": {"scheduler": "cluster"}}, r"count: scheduler must be"),
         ({"name": "a b"}, r"name: .*pattern"),
     ],
@@ -65,7 +79,9 @@ def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
         load_config(file, [override])
 
 
-@pytest.mark.parametrize(("text", "message"), [(None, "no config file"), ("a: [", "cannot read"), ("- a", "not a mapping")])
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "no config file"), ("a: [", "cannot read"), ("- a", "not a mapping")]
+)
 def test_bad_files(tmp_path: Path, text: str | None, message: str) -> None:
     file = tmp_path / "c.yaml"
     if text is not None:

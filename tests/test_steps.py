@@ -20,7 +20,13 @@ def test_progress_lines_are_limited_and_parse(capsys: pytest.CaptureFixture[str]
     assert len(lines) <= 2
     parsed = parse(lines[-1])
     assert parsed is not None
-    assert (parsed.step, parsed.event, parsed.done, parsed.total, parsed.text) == ("pretrain", "progress", 100, 100, "epoch 1 | AUC 0.8")
+    assert (parsed.step, parsed.event, parsed.done, parsed.total, parsed.text) == (
+        "pretrain",
+        "progress",
+        100,
+        100,
+        "epoch 1 | AUC 0.8",
+    )
 
 
 def test_a_step_records_time_and_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,27 +76,29 @@ def test_same_seed_same_weights_and_another_seed_others(data: EncodedDataset) ->
     assert not same(models[0], models[2])
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
 @pytest.mark.parametrize("evaluations_per_epoch", [1, 3])
-def test_a_killed_training_ends_as_if_it_had_not_been(data: EncodedDataset, tmp_path: Path, evaluations_per_epoch: int) -> None:
+def test_a_killed_training_ends_as_if_it_had_not_been(
+    data: EncodedDataset, tmp_path: Path, evaluations_per_epoch: int
+) -> None:
     settings = SETTINGS.model_copy(update={"evaluations_per_epoch": evaluations_per_epoch})
     whole = new_model(data)
     expected = fit(whole, data, settings, name="train", seed=0)
 
-    class KilledAtThird(Checkpoints):
+    class StoppedAtThird(Checkpoints):
         saves = 0
 
         def save(self, state: dict[str, Any]) -> None:
             super().save(state)
             self.saves += 1
             if self.saves == 3:
-                raise Killed
+                raise KilledError
 
-    with pytest.raises(Killed):
-        fit(new_model(data), data, settings, name="train", seed=0, checkpoints=KilledAtThird(tmp_path, "train", "key"))
+    with pytest.raises(KilledError):
+        fit(new_model(data), data, settings, name="train", seed=0, checkpoints=StoppedAtThird(tmp_path, "train", "key"))
     resumed = new_model(data)
     found = fit(resumed, data, settings, name="train", seed=0, checkpoints=Checkpoints(tmp_path, "train", "key"))
     assert same(resumed.state_dict(), whole.state_dict())

@@ -60,8 +60,22 @@ class Run:
 def make_run(root: Path, seed: int = 0) -> Run:
     tiny = make_tiny(root)
     run = Run(root, tiny.vocabulary, tiny.dataset, root / "pretrained", root / "codebook", root / "codes")
-    pretrain_step(pretrain=PRETRAIN, dataset=run.dataset, vocabulary=run.vocabulary, seed=seed, checkpoints=root / "work", out=run.pretrained)
-    quantize_step(quantize=QUANTIZE, pretrained=run.pretrained, vocabulary=run.vocabulary, seed=seed, out_codebook=run.codebook, out_codes=run.codes)
+    pretrain_step(
+        pretrain=PRETRAIN,
+        dataset=run.dataset,
+        vocabulary=run.vocabulary,
+        seed=seed,
+        checkpoints=root / "work",
+        out=run.pretrained,
+    )
+    quantize_step(
+        quantize=QUANTIZE,
+        pretrained=run.pretrained,
+        vocabulary=run.vocabulary,
+        seed=seed,
+        out_codebook=run.codebook,
+        out_codes=run.codes,
+    )
     return run
 
 
@@ -140,7 +154,9 @@ def test_the_model_scores_the_same_after_loading(run: Run) -> None:
 def test_the_reference_starts_from_the_pretrained_tables_or_random(run: Run) -> None:
     evaluate = EvaluateConfig(reference="full", full=FULL)
     warm = run.reference("warm-start", evaluate)
-    cold = run.reference("cold-start", EvaluateConfig(reference="full", full=FULL.model_copy(update={"init": "random"})))
+    cold = run.reference(
+        "cold-start", EvaluateConfig(reference="full", full=FULL.model_copy(update={"init": "random"}))
+    )
     assert warm.extra["fit"]["history"][0]["valid_auc"] > cold.extra["fit"]["history"][0]["valid_auc"]
     assert load_ctr_model(warm, None, None).embedding.serving_bytes()["rows"] == (301 + 201 + 5) * 7 * 4
 

@@ -51,7 +51,12 @@ def make_tiny(root: Path, *, num_rows: int = 6000, seed: int = 0) -> Tiny:
                     counts += np.bincount(ids[split[0], i], minlength=size)
             values = pa.array([None, *range(1, size)], pa.int64())
             generation = pa.array(np.zeros(size, dtype=np.int32))
-            table = {"id": pa.array(np.arange(size, dtype=np.uint32)), "value": values, "count": counts, "first_generation": generation}
+            table = {
+                "id": pa.array(np.arange(size, dtype=np.uint32)),
+                "value": values,
+                "count": counts,
+                "first_generation": generation,
+            }
             pq.write_table(pa.table(table), draft.path / f"{name}.parquet")
         draft.extra = {
             "vocabularies": {n: {"size": s, "type": "int64"} for n, s in SIZES.items()},

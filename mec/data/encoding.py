@@ -72,11 +72,12 @@ def encode_step(*, data: DataConfig, vocabulary: Path, seed: int, out: Path) -> 
         ) as draft:
             progress = Progress("encode", source.num_rows_hint)
             num_dropped = 0
-            with DatasetWriter(draft.path, layout, with_time=data.time is not None) as writer:
+            with DatasetWriter(draft.path, layout, with_time=source.data.time is not None) as writer:
                 for block in _in_threads(lambda b: encode_block(b, source, vocabularies, layout), _blocks(source)):
                     _write(writer, block)
                     num_dropped += int((block.split == NO_SPLIT).sum())
                     progress.update(len(block.label))
+            progress.set(progress.total)  # of text, the hint counts empty lines too
             draft.extra = writer.extra()
             _check_rows(draft.extra["rows"], vocabularies)
             if num_dropped:

@@ -26,10 +26,11 @@ class ValueIndex:
         nulls = np.flatnonzero(np.asarray(pc.is_null(known)))
         assert len(nulls) <= 1, "a vocabulary holds null at most once"
         self._null_id = int(nulls[0]) + 1 if len(nulls) else OOV_ID
-        self._ids = np.arange(1, len(values), dtype=np.uint32)
+        ids = np.arange(1, len(values), dtype=np.uint32)
         if len(nulls):
             known = known.drop_null()
-            self._ids = np.delete(self._ids, nulls)
+            ids = np.delete(ids, nulls)
+        self._ids = np.append(ids, np.uint32(OOV_ID))  # the last is for place -1, unknown
         self._strings = None if pa.types.is_int64(values.type) else known
         self._seed = 0
         self._index = pd.Index(self._keys(known))
@@ -45,8 +46,7 @@ class ValueIndex:
         if self._strings is not None and len(self._strings):
             same = pc.equal(self._strings.take(pa.array(np.maximum(places, 0))), valid)
             places = np.where(np.asarray(same), places, -1)
-        # One more id at the end, which place -1 takes.
-        found = np.append(self._ids, np.uint32(OOV_ID))[places]
+        found = self._ids[places]
         if not values.null_count:
             return found
         result = np.full(len(values), self._null_id, dtype=np.uint32)

@@ -6,8 +6,8 @@ appends. A linear numeric field has two ids: 0 for null and 1 for any number, wh
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -109,15 +109,15 @@ def extend(parent: pa.Table | None, counts: pa.Table, *, min_count: int, generat
 
 
 class Vocabularies:
-    """A vocabulary bundle, opened; each vocabulary is read when it is first asked for."""
+    """A vocabulary bundle, opened; reads what it is asked for, and keeps only the look-up tables of ``ids``."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.sizes: dict[str, int] = {n: int(f["size"]) for n, f in bundle.extra["vocabularies"].items()}
         self.types: dict[str, str] = {n: str(f["type"]) for n, f in bundle.extra["vocabularies"].items()}
         self.generation = int(bundle.extra["generation"])
-        self._table = cache(self._read)
-        self._index = cache(self._make_index)
+        self._indices: dict[str, ValueIndex] = {}
+        self._lock = Lock()
 
     @classmethod
     def open(cls, path: Path | str) -> Vocabularies:
@@ -130,11 +130,11 @@ class Vocabularies:
 
     def values(self, name: str) -> pa.Array:
         """(V,) values by id, int64 or string; id 0, and a null value, are null."""
-        return self._table(name)["value"].combine_chunks()
+        return self._column(name, "value").combine_chunks()
 
     def counts(self, name: str) -> NDArray[np.int64]:
         """(V,) training counts by id."""
-        return np.asarray(self._table(name)["count"], dtype=np.int64)
+        return np.asarray(self._column(name, "count"), dtype=np.int64)
 
     def ids(self, name: str, values: pa.Array) -> NDArray[np.uint32]:
         """Look values up.
@@ -160,11 +160,14 @@ class Vocabularies:
         """(V,) online keys by id."""
         return pa.concat_arrays([pa.array([oov_key(name)]), online_keys(name, self.values(name).slice(1))])
 
-    def _read(self, name: str) -> pa.Table:
-        return pq.read_table(self.bundle.file(f"{name}.parquet"))
+    def _column(self, name: str, column: str) -> pa.ChunkedArray:
+        return pq.read_table(self.bundle.file(f"{name}.parquet"), columns=[column])[column]
 
-    def _make_index(self, name: str) -> ValueIndex:
-        return ValueIndex(self.values(name))
+    def _index(self, name: str) -> ValueIndex:
+        with self._lock:  # two threads that ask at once must not build it twice
+            if name not in self._indices:
+                self._indices[name] = ValueIndex(self.values(name))
+            return self._indices[name]
 
 
 def online_keys(vocabulary: str, values: pa.Array) -> pa.StringArray:

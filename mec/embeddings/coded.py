@@ -26,7 +26,7 @@ class CodedEmbedding(nn.Module):
 
     Args:
         codebooks: Codebooks and exact rows.
-        codes: One generation of codes; None where rows are decoded elsewhere (a scorer), then ``forward`` cannot be called.
+        codes: One generation of codes; None where rows are decoded elsewhere (a scorer): no ``forward`` then.
         codewords: Whether codewords and exact rows stay as quantized, or are trained from there or from random.
     """
 
@@ -99,6 +99,6 @@ class CodedEmbedding(nn.Module):
 
     @torch.no_grad()
     def _randomise(self) -> None:
-        """Random codewords of the spread that the fitted ones have; codes stay, so their grouping is all that is kept."""
+        """Random codewords of the fitted ones' spread; of quantization, the grouping of values is all that is kept."""
         for parameter in [*self.codewords, *self.exact]:
             parameter.normal_(0.0, float(parameter.std(correction=0)) or 0.01)

@@ -59,7 +59,9 @@ class RowSparseTable(nn.Module):
         return index[chosen], rank[winner]
 
     @torch.no_grad()
-    def step_rows(self, step: int, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+    def step_rows(
+        self, step: int, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
         """Adam on the rows of the last batch; ``step`` counts from 1."""
         if self._pending is None:
             return

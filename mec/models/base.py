@@ -56,7 +56,9 @@ def build_backbone(name: str, num_fields: int, embedding_dim: int, settings: dic
     except ValidationError as error:
         bad = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         known = ", ".join(cls.settings_type.model_fields) or "none"
-        raise ConfigError(f"bad settings of the backbone {name!r}", found=bad, fix=f"its settings are: {known}") from None
+        raise ConfigError(
+            f"bad settings of the backbone {name!r}", found=bad, fix=f"its settings are: {known}"
+        ) from None
     return cls(num_fields, embedding_dim, checked)
 
 

@@ -1,4 +1,7 @@
-"""DeepFM: Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CTR Prediction", IJCAI 2017, eq. 1-4."""
+"""DeepFM: Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CTR Prediction", IJCAI 2017.
+
+Equations 1 to 4.
+"""
 
 from __future__ import annotations
 

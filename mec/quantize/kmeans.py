@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mec.quantize.seeding import seed_codewords
 
-_TILE_SCORES = {"cpu": 1 << 19, "cuda": 1 << 26}  # scores held at a time; on the CPU they stay in the cache
+_TILE_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores held at a time; on the CPU they stay in the cache
 _CHUNK_ROWS = 1 << 16
 
 
@@ -99,7 +99,7 @@ def _assign(points: Tensor, codewords: Tensor, before: Tensor | None = None) -> 
         bias = torch.cat([bias, bias.new_full((16,), -torch.inf)])
         codewords = torch.cat([codewords, codewords.new_zeros(16, codewords.shape[1])])
     transposed = codewords.T.contiguous()  # (D, K)
-    tile_rows = max(16, _TILE_SCORES.get(points.device.type, 1 << 19) // len(codewords))
+    tile_rows = max(16, _TILE_SCORES.get(points.device.type, 1 << 20) // len(codewords))
     scores = points.new_empty(min(tile_rows, num_points), len(codewords))
     codes = torch.empty(num_points, dtype=torch.int64, device=points.device) if before is None else before.clone()
     for start in range(0, num_points, tile_rows):

@@ -21,7 +21,9 @@ def build(name: str, **settings: object) -> Backbone:
 
 def inputs() -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
-    return torch.randn(B, F, D, dtype=torch.float64, requires_grad=True), torch.randn(B, dtype=torch.float64, requires_grad=True)
+    return torch.randn(B, F, D, dtype=torch.float64, requires_grad=True), torch.randn(
+        B, dtype=torch.float64, requires_grad=True
+    )
 
 
 def network(model: Backbone, features: list[Tensor]) -> Tensor:
@@ -29,7 +31,10 @@ def network(model: Backbone, features: list[Tensor]) -> Tensor:
     hidden = torch.cat([f.reshape(-1) for f in features])
     for layer in model.hidden:  # type: ignore[union-attr]
         if isinstance(layer, torch.nn.Linear):
-            units = [sum(w * x for w, x in zip(row, hidden, strict=True)) + b for row, b in zip(layer.weight, layer.bias, strict=True)]
+            units = [
+                sum(w * x for w, x in zip(row, hidden, strict=True)) + b
+                for row, b in zip(layer.weight, layer.bias, strict=True)
+            ]
             hidden = torch.stack([torch.clamp(u, min=0) for u in units])
     return (model.output.weight[0] * hidden).sum()  # type: ignore[union-attr]
 
@@ -50,7 +55,7 @@ def pnn(model: Backbone, vectors: Tensor, first: Tensor) -> Tensor:
     return network(model, [vectors, torch.stack(pairs(vectors))])
 
 
-@pytest.mark.parametrize("name, reference", [("fm", fm), ("deepfm", deepfm), ("pnn", pnn)])
+@pytest.mark.parametrize(("name", "reference"), [("fm", fm), ("deepfm", deepfm), ("pnn", pnn)])
 def test_outputs_and_gradients_match_the_equations(name: str, reference: object) -> None:
     settings = {} if name == "fm" else {"hidden_units": (6, 5), "dropout": 0.2}
     model = build(name, **settings)
@@ -88,7 +93,9 @@ def test_dropout_is_for_training_only(name: str) -> None:
 
 
 def test_unknown_backbones_and_settings_list_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"unknown backbone; found: nope; fix: set train\.model to one of deepfm, fm, pnn"):
+    with pytest.raises(
+        ConfigError, match=r"unknown backbone; found: nope; fix: set train\.model to one of deepfm, fm, pnn"
+    ):
         build_backbone("nope", F, D, {})
     with pytest.raises(ConfigError, match=r"its settings are: hidden_units, dropout"):
         build_backbone("deepfm", F, D, {"units": 3})

@@ -1,0 +1,116 @@
+"""Test AUC of the compressed model against the tuned full-table reference, over seeds, paired.
+
+    python benchmarks/quality.py configs/yelp_next.yaml --seeds 3
+    python benchmarks/quality.py configs/ml1m.yaml --seeds 3
+
+Each seed runs the pipeline's own step functions in this process, from pre-training on: first vectors,
+shuffling, codebooks and both backbones are drawn anew. Encoding is done once. Both models of a seed start
+from the same pre-trained tables; settings come from the config, which was tuned on the validation split.
+Intervals are Student's t over seeds, 95 %.
+
+Result: RESULT_PENDING
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+from pathlib import Path
+
+from scipy import stats
+
+from mec.config import RunConfig, load_config
+from mec.data.counting import count_step
+from mec.data.encoding import encode_step
+from mec.data.vocabulary import vocabulary_step
+from mec.evaluation.evaluating import evaluate_step
+from mec.pretraining import pretrain_step
+from mec.quantize.quantizing import quantize_step
+from mec.training_steps import reference_step, train_step
+
+
+def run_seed(config: RunConfig, data: Path, seed: int, out: Path) -> dict[str, float]:
+    """Pre-train, quantize, train both models, evaluate; the facts of evaluation.json."""
+    dataset, vocabulary = data / "dataset", data / "vocabulary"
+    pretrained, codebook, codes = out / "pretrained", out / "codebook", out / "codes"
+    pretrain_step(
+        pretrain=config.pretrain, dataset=dataset, vocabulary=vocabulary, seed=seed, checkpoints=None, out=pretrained
+    )
+    quantize_step(
+        quantize=config.quantize,
+        pretrained=pretrained,
+        vocabulary=vocabulary,
+        seed=seed,
+        out_codebook=codebook,
+        out_codes=codes,
+    )
+    train_step(
+        train=config.train,
+        dataset=dataset,
+        pretrained=pretrained,
+        codebook=codebook,
+        codes=codes,
+        seed=seed,
+        checkpoints=None,
+        out=out / "model",
+    )
+    evaluate = config.evaluate.model_copy(update={"reference": "full"})
+    reference_step(
+        train=config.train,
+        evaluate=evaluate,
+        dataset=dataset,
+        pretrained=pretrained,
+        seed=seed,
+        checkpoints=None,
+        out=out / "reference",
+    )
+    evaluate_step(
+        evaluate=evaluate, dataset=dataset, vocabulary=vocabulary, model=out / "model", codebook=codebook,
+        codes=codes, reference=out / "reference", seed=seed, out=out / "evaluation",
+    )  # fmt: skip
+    facts: dict[str, float] = json.loads((out / "evaluation" / "evaluation.json").read_text())
+    return facts
+
+
+def interval(values: list[float]) -> str:
+    """Mean and 95 % interval."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return f"{mean:+.4f}"
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:.4f} ± {half:.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config, arguments.set)
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        count_step(data=config.data, count=config.count, seed=config.seed, out=root / "counts")
+        vocabulary_step(counts=root / "counts", count=config.count, out=root / "vocabulary")
+        encode_step(data=config.data, vocabulary=root / "vocabulary", seed=config.seed, out=root / "dataset")
+        for seed in range(config.seed, config.seed + arguments.seeds):
+            facts = run_seed(config, root, seed, root / f"seed-{seed}")
+            rows.append(facts)
+            print(
+                f"seed {seed}: AUC {facts['auc']:.4f} (full {facts['full_auc']:.4f}), "
+                f"logloss {facts['logloss']:.4f} (full {facts['full_logloss']:.4f}), {facts['ratio']:.1f}x fewer bytes",
+                flush=True,
+            )
+    print(f"\n{config.name}, {len(rows)} seeds, {rows[0]['ratio']:.1f}x fewer bytes")
+    for name in ("auc", "logloss"):
+        ours, full = [r[name] for r in rows], [r[f"full_{name}"] for r in rows]
+        paired = [a - b for a, b in zip(ours, full, strict=True)]
+        print(f"{name:8} compressed {interval(ours)}   full {interval(full)}   paired difference {interval(paired)}")
+
+
+if __name__ == "__main__":
+    main()

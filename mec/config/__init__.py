@@ -1,0 +1,53 @@
+"""Every setting of a run: one YAML file, one pydantic model, one ``--set key=value`` syntax.
+
+Unknown keys are errors. Relative paths are taken from the directory the command runs in.
+"""
+
+from mec.config.base import Fraction, Name, Settings
+from mec.config.data import (
+    CategoricalField,
+    CountConfig,
+    DataConfig,
+    NumericField,
+    SequenceField,
+    SplitConfig,
+    SyntheticConfig,
+)
+from mec.config.loading import apply_override, joined, load_config, parse_config, section
+from mec.config.run import GateConfig, PublishConfig, RunConfig, TrackingConfig
+from mec.config.training import (
+    EvaluateConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    QuantizeConfig,
+    ReferenceConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "CategoricalField",
+    "CountConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "Fraction",
+    "GateConfig",
+    "Name",
+    "NumericField",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "PublishConfig",
+    "QuantizeConfig",
+    "ReferenceConfig",
+    "RunConfig",
+    "SequenceField",
+    "Settings",
+    "SplitConfig",
+    "SyntheticConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "apply_override",
+    "joined",
+    "load_config",
+    "parse_config",
+    "section",
+]
