@@ -44,7 +44,7 @@ lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff format --check .
 
 typecheck: $(STAMP)  ## check types, strictly
-	$(BIN)/mypy --strict mec
+	$(BIN)/mypy --strict mec pipelines
 
 compile: $(STAMP)  ## compile the pipelines to pipelines/compiled (IMAGE)
 	$(BIN)/mec compile --image $(IMAGE) --out pipelines/compiled

@@ -11,6 +11,7 @@ process; a step's own process imports torch, MLflow or Feast once more, and that
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -92,11 +93,12 @@ def run_in_this_process(config: RunConfig, out: Path) -> None:
     )
 
 
-def seconds(command: list[str]) -> float:
-    """Wall time of a command."""
-    start_s = time.monotonic()
+def seconds(command: list[str]) -> tuple[float, float]:
+    """Wall time and processor time of a command and all it starts."""
+    start_s, used = time.monotonic(), os.times()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - start_s
+    wall_s, now = time.monotonic() - start_s, os.times()
+    return wall_s, now.children_user + now.children_system - used.children_user - used.children_system
 
 
 def main() -> None:
@@ -111,11 +113,11 @@ def main() -> None:
     overrides = [part for override in arguments.overrides for part in ("--set", override)]
     with tempfile.TemporaryDirectory() as directory:
         library = [sys.executable, __file__, arguments.config, *overrides, "--library-only", f"{directory}/library"]
-        library_s = seconds(library)
+        library_s, library_cpu_s = seconds(library)
         kubeflow = [sys.executable, "-m", "mec", "run", arguments.config, *overrides]
-        kubeflow_s = seconds([*kubeflow, "--set", f"store={directory}/store", "--out", f"{directory}/run"])
-    overhead = kubeflow_s / library_s - 1
-    print(f"library {library_s:.1f} s, mec run {kubeflow_s:.1f} s, overhead {overhead:+.1%}")
+        kubeflow_s, kubeflow_cpu_s = seconds([*kubeflow, "--set", f"store={directory}/store", "--out", f"{directory}/run"])
+    for unit, one, other in (("wall", library_s, kubeflow_s), ("processor", library_cpu_s, kubeflow_cpu_s)):
+        print(f"{unit}: library {one:.1f} s, mec run {other:.1f} s, overhead {other / one - 1:+.1%}")
 
 
 if __name__ == "__main__":

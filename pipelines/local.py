@@ -22,7 +22,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,17 +118,7 @@ def run_train(config: RunConfig, out: Path, runner: Runner = "subprocess", conso
             "code_hash": code,
             "work_dir": str(out / "checkpoints"),
         }
-        try:
-            with _output_to(log):
-                outputs = pipeline(**parameters).outputs
-        except RuntimeError as error:
-            if log.step is None:
-                raise
-            raise StepError(log.step, log.error, log.tail(), log.path) from error
-        except KeyboardInterrupt:
-            _end_children()
-            raise
-        paths = {name: Path(artifact.path) for name, artifact in outputs.items()}
+        paths = _execute(pipeline, parameters, log)
         facts = {
             "name": config.name,
             "seed": config.seed,
@@ -145,6 +135,20 @@ def run_train(config: RunConfig, out: Path, runner: Runner = "subprocess", conso
         report = write_results(summary, paths["evaluation"], out)
         _drop_unused(out / "kfp", set(paths.values()))
     return RunResult(summary, out, report)
+
+
+def _execute(pipeline: Callable[..., Any], parameters: dict[str, str | int], log: RunLog) -> dict[str, Path]:
+    try:
+        with _output_to(log):
+            outputs = pipeline(**parameters).outputs
+    except RuntimeError as error:
+        if log.step is None:
+            raise
+        raise StepError(log.step, log.error, log.tail(), log.path) from error
+    except KeyboardInterrupt:
+        _end_children()
+        raise
+    return {name: Path(artifact.path) for name, artifact in outputs.items()}
 
 
 def _claim_directory(out: Path) -> None:
@@ -251,9 +255,9 @@ def _drop_broken_bundles(cache: Path, display: Display) -> None:
 def _drop_unused(root: Path, current: set[Path]) -> None:
     """Remove what killed steps and earlier uncached ones left behind."""
     used = {path.parent for path in (*_cached_paths(root / "cache"), *current)}
-    for run in root.iterdir():
+    for run in root.glob("*/"):
         if run.name != "cache":
-            for task in run.iterdir():
+            for task in run.glob("*/"):
                 if task not in used:
                     shutil.rmtree(task)
             if not any(run.iterdir()):

@@ -52,7 +52,7 @@ def _compute_distributed(outputs: Sequence[Delayed], address: str, progress: Pro
             found=error,
             fix="start `dask scheduler` and its workers and give its address, or use count.scheduler=threads",
         ) from error
-    with client:
+    with client, client.as_current():
         futures = client.compute(list(outputs))
         for future in distributed.as_completed(futures):
             if future.status == "error":

@@ -77,7 +77,8 @@ def encode_step(*, data: DataConfig, vocabulary: Path, seed: int, out: Path) -> 
                     _write(writer, block)
                     num_dropped += int((block.split == NO_SPLIT).sum())
                     progress.update(len(block.label))
-            progress.set(progress.total)  # of text, the hint counts empty lines too
+            if progress.done < progress.total:  # of text, the hint counts empty lines too
+                progress.set(progress.total)
             draft.extra = writer.extra()
             _check_rows(draft.extra["rows"], vocabularies)
             if num_dropped:

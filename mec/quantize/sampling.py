@@ -35,9 +35,8 @@ def sample_points(
     """Choose a lightweight coreset (Bachem, Lucic and Krause, 2018).
 
     A point's chance grows with its share of the weight and with its share of the weighted variance; its new weight
-    makes every weighted sum over the sample an unbiased estimate of the sum over all points. Codebooks fitted to
-    such a sample have up to 4 times less distortion than with a uniform sample where few points hold most of the
-    variance, and never more.
+    makes every weighted sum over the sample an unbiased estimate of the sum over all points. Where few points hold
+    most of the variance, codebooks fitted to such a sample have less distortion than with a uniform sample.
 
     Args:
         points: (N, D) float32.

@@ -164,7 +164,7 @@ def test_every_scheduler_gives_the_same_bundle(tmp_path: Path, monkeypatch: pyte
     data = config(path, **FIELDS)
     assert len(open_source(data, seed=0).partitions()) == 15
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp"
     )
     with cluster:
         schedulers = ["threads", "synchronous", cluster.scheduler_address]
@@ -178,7 +178,7 @@ def test_bad_rows_are_named_by_every_scheduler(tmp_path: Path) -> None:
     path = write(tmp_path / "x.parquet", {"a": [1, 2] * 20, "label": [0, 1] * 19 + [0, 2]})
     data = config(path, categorical=["a"])
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp"
     ) as cluster:
         for scheduler in ("threads", "synchronous", cluster.scheduler_address):
             with pytest.raises(DataError, match=r"x\.parquet row 39 .*'label' is not 0 or 1"):
