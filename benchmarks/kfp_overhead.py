@@ -115,7 +115,9 @@ def main() -> None:
         library = [sys.executable, __file__, arguments.config, *overrides, "--library-only", f"{directory}/library"]
         library_s, library_cpu_s = seconds(library)
         kubeflow = [sys.executable, "-m", "mec", "run", arguments.config, *overrides]
-        kubeflow_s, kubeflow_cpu_s = seconds([*kubeflow, "--set", f"store={directory}/store", "--out", f"{directory}/run"])
+        kubeflow_s, kubeflow_cpu_s = seconds(
+            [*kubeflow, "--set", f"store={directory}/store", "--out", f"{directory}/run"]
+        )
     for unit, one, other in (("wall", library_s, kubeflow_s), ("processor", library_cpu_s, kubeflow_cpu_s)):
         print(f"{unit}: library {one:.1f} s, mec run {other:.1f} s, overhead {other / one - 1:+.1%}")
 
