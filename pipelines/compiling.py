@@ -115,7 +115,7 @@ def _cluster_parameters(config: RunConfig) -> dict[str, str | int]:
     paths = {
         "data.path": config.data.path,
         "publish.feature_repo": config.publish.feature_repo,
-        "store": config.store,
+        "store": config.store if "store" in config.model_fields_set else None,
     }
     for key, value in paths.items():
         if value is not None and not Path(value).is_absolute() and "://" not in value:
@@ -124,4 +124,7 @@ def _cluster_parameters(config: RunConfig) -> dict[str, str | int]:
                 found=value,
                 fix=f"name a directory on a volume that all steps mount, for example --set {key}=/mnt/mec",
             )
-    return section_parameters(config)
+    parameters = section_parameters(config)
+    if paths["store"] is None:  # its default is for runs on one machine: whoever starts the pipeline names one
+        del parameters["store"]
+    return parameters

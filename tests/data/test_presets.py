@@ -44,7 +44,7 @@ def test_criteo_as_distributed(tmp_path: Path) -> None:
     assert source.vocabulary_types["C1"] == "string"
     assert source.vocabulary_types["I13"] == "int64"
     assert column(blocks, "C1") == ["05db9164", None, "x"]
-    assert column(blocks, "I1") == [2, None, -1]
+    assert column(blocks, "I1") == [5, None, -1]  # floor(log(5)^2) + 3
     assert blocks[0].label.tolist() == [0, 1, 1]
 
 

@@ -68,6 +68,13 @@ def test_a_config_becomes_the_defaults(tmp_path):
     assert RunConfig.model_validate({"name": "shop", "seed": 7, "store": "/mnt/mec", **sections}) == config
 
 
+def test_a_store_that_the_config_does_not_name_stays_a_question(tmp_path):
+    document = yaml.safe_load(compile_train(IMAGE, tmp_path, parse_config({"name": "shop"})).read_text("utf-8"))
+    parameters = document["root"]["inputDefinitions"]["parameters"]
+    assert "defaultValue" not in parameters["store"]
+    assert parameters["name"]["defaultValue"] == "shop"
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
