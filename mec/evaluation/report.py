@@ -16,7 +16,16 @@ from mec.evaluation.report_tables import Summary, tables_of
 
 _CSS_PER_PIXEL = 0.7  # figures are drawn for twice a screen's resolution, nearly
 
-_BACKBONES = {"deepfm": "DeepFM", "pnn": "PNN", "fm": "FM", "dcn": "DCN", "dcnv2": "DCNv2", "autoint": "AutoInt"}
+_BACKBONES = {  # names as papers write them; any other is shown as registered
+    **{name: name.upper() for name in ("lr", "fm", "afm", "pnn", "dcn", "afn", "sam")},
+    "deepfm": "DeepFM",
+    "dcnv2": "DCNv2",
+    "autoint": "AutoInt",
+    "autoint_plus": "AutoInt+",
+    "afn_plus": "AFN+",
+    "gdcn_p": "GDCN-P",
+    "gdcn_s": "GDCN-S",
+}
 _FIGURES = {  # in order, with alternative texts
     "roc": "ROC curves",
     "bytes": "Bytes by part and vocabulary",

@@ -1,6 +1,22 @@
 """Backbones: one file each, found by name in ``BACKBONES``."""
 
-from mec.models import deepfm, fm, pnn
-from mec.models.base import BACKBONES, Backbone, build_backbone
+from mec.models import afm, afn, autoint, dcn, dcnv2, deepfm, fm, gdcn, lr, pnn, sam
+from mec.models.base import BACKBONES, Backbone, build_backbone, check_backbone
 
-__all__ = ["BACKBONES", "Backbone", "build_backbone", "deepfm", "fm", "pnn"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "afm",
+    "afn",
+    "autoint",
+    "build_backbone",
+    "check_backbone",
+    "dcn",
+    "dcnv2",
+    "deepfm",
+    "fm",
+    "gdcn",
+    "lr",
+    "pnn",
+    "sam",
+]

@@ -50,16 +50,24 @@ def build_backbone(name: str, num_fields: int, embedding_dim: int, settings: dic
     Raises:
         ConfigError: Unknown backbone, or settings that it does not have.
     """
+    return BACKBONES.get(name)(num_fields, embedding_dim, check_backbone(name, settings))
+
+
+def check_backbone(name: str, settings: dict[str, object]) -> Settings:
+    """A backbone's settings, checked.
+
+    Raises:
+        ConfigError: Unknown backbone, or settings that it does not have.
+    """
     cls = BACKBONES.get(name)
     try:
-        checked = cls.settings_type.model_validate(settings)
+        return cls.settings_type.model_validate(settings)
     except ValidationError as error:
         bad = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         known = ", ".join(cls.settings_type.model_fields) or "none"
         raise ConfigError(
             f"bad settings of the backbone {name!r}", found=bad, fix=f"its settings are: {known}"
         ) from None
-    return cls(num_fields, embedding_dim, checked)
 
 
 def mlp(num_inputs: int, hidden_units: tuple[int, ...], dropout: float) -> nn.Sequential:

@@ -1,10 +1,18 @@
-"""PNN: Qu et al., "Product-based Neural Networks for User Response Prediction", ICDM 2016, equations 5-10.
+"""PNN: Qu et al., "Product-based Neural Networks for User Response Prediction", ICDM 2016, section III.
 
-Inner products as in IPNN, with every pair's product fed to the network (the authors' own later
-practice, arXiv 1807.00311), not their low-rank summary.
+v_f are the field embeddings. The network reads all of them (linear signal) and their products (quadratic signal):
+
+    inner: <v_i, v_j> of every pair i < j  (IPNN)
+    outer: sum_i sum_j v_i v_j^T = s s^T, s = sum_f v_f  (OPNN, its superposition of all pairs' outer products)
+    both:  the two side by side  (PNN*)
+
+Every inner product is fed to the network (the authors' own later practice, arXiv 1807.00311), not the low-rank
+summary of the first paper. The later paper's kernel products are not among the choices.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -19,11 +27,15 @@ class PNNSettings(Settings):
 
     hidden_units: tuple[int, ...] = Field((128, 64), min_length=1, description="units of each hidden layer")
     dropout: float = Field(0.3, ge=0, lt=1, description="after each hidden layer")
+    product: Literal["inner", "outer", "both"] = Field(
+        "inner",
+        description="products fed to the network: F (F - 1) / 2 inner ones, D^2 of the summed outer ones, or both",
+    )
 
 
 @BACKBONES.register("pnn")
 class PNN(Backbone):
-    """A deep network over the embeddings (linear signal) and their pairwise inner products (quadratic signal)."""
+    """A deep network over the embeddings (linear signal) and their products (quadratic signal)."""
 
     settings_type = PNNSettings
     left: Tensor
@@ -31,15 +43,23 @@ class PNN(Backbone):
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: PNNSettings) -> None:
         super().__init__(num_fields, embedding_dim, settings)
+        self.product = settings.product
         left, right = upper_triangle(num_fields)
         self.register_buffer("left", left, persistent=False)
         self.register_buffer("right", right, persistent=False)
-        self.hidden = mlp(num_fields * embedding_dim + len(left), settings.hidden_units, settings.dropout)
+        num_products = {"inner": len(left), "outer": embedding_dim**2, "both": len(left) + embedding_dim**2}
+        num_inputs = num_fields * embedding_dim + num_products[settings.product]
+        self.hidden = mlp(num_inputs, settings.hidden_units, settings.dropout)
         self.output = output_layer(settings.hidden_units[-1])
 
     def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
         """(B, F, D), (B,) -> (B,); the first-order weights have no place in PNN and are ignored."""
-        gram = embeddings @ embeddings.transpose(1, 2)  # (B, F, F)
-        products = gram[:, self.left, self.right]  # (B, P)
-        logits: Tensor = self.output(self.hidden(torch.cat([embeddings.flatten(1), products], dim=1)))
+        signals = [embeddings.flatten(1)]  # (B, F * D)
+        if self.product != "outer":
+            gram = embeddings @ embeddings.transpose(1, 2)  # (B, F, F)
+            signals.append(gram[:, self.left, self.right])  # (B, P)
+        if self.product != "inner":
+            total = embeddings.sum(dim=1)  # (B, D)
+            signals.append((total.unsqueeze(2) * total.unsqueeze(1)).flatten(1))  # (B, D * D)
+        logits: Tensor = self.output(self.hidden(torch.cat(signals, dim=1)))
         return logits.squeeze(1)
