@@ -17,6 +17,7 @@ from mec.config.loading import apply_override, joined, load_config, parse_config
 from mec.config.run import GateConfig, PublishConfig, RunConfig, TrackingConfig
 from mec.config.training import (
     EvaluateConfig,
+    MecConfig,
     OptimizerConfig,
     PretrainConfig,
     QuantizeConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "EvaluateConfig",
     "Fraction",
     "GateConfig",
+    "MecConfig",
     "Name",
     "NumericField",
     "OptimizerConfig",

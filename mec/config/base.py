@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,3 +15,13 @@ class Settings(BaseModel):
     """Base of all settings: unknown keys refused, values checked where they are built."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def refuse_without_effect(self, names: Iterable[str], reason: str) -> None:
+        """Refuse settings that differ from their defaults where they change nothing.
+
+        Raises:
+            ValueError: One of them does; it is named.
+        """
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}={getattr(self, name)!r} has no effect {reason}; remove it")

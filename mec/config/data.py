@@ -46,8 +46,8 @@ class SplitConfig(Settings):
     train: str = Field("train", description="column: its value for training rows")
     valid: str = Field("valid", description="column: its value for validation rows")
     test: str = Field("test", description="column: its value for test rows")
-    valid_fraction: Fraction = Field(0.1, description="random, time: share of rows (random) for validation")
-    test_fraction: Fraction = Field(0.1, description="random, time: share of rows (random) for test")
+    valid_fraction: Fraction = Field(0.1, description="random: share of rows for validation")
+    test_fraction: Fraction = Field(0.1, description="random: share of rows for test")
     valid_from: float | None = Field(None, description="time: first time value of validation")
     test_from: float | None = Field(None, description="time: first time value of test")
 
@@ -62,6 +62,14 @@ class SplitConfig(Settings):
                 raise ValueError("split kind 'time' needs valid_from and test_from")
             if not self.valid_from < self.test_from:
                 raise ValueError("valid_from must be less than test_from")
+        own = {
+            "column": ("column", "train", "valid", "test"),
+            "random": ("valid_fraction", "test_fraction"),
+            "time": ("valid_from", "test_from"),
+        }
+        for kind, names in own.items():
+            if kind != self.kind:
+                self.refuse_without_effect(names, f"while kind is {self.kind!r}")
         return self
 
 
@@ -77,6 +85,12 @@ class SyntheticConfig(Settings):
     num_periods: int = Field(1, ge=1, description="time periods; column `period`")
     new_values: Fraction = Field(0.1, description="share of values first seen in each later period")
     drifted_values: Fraction = Field(0.15, description="share of values whose factors move in each later period")
+
+    @model_validator(mode="after")
+    def _periods(self) -> SyntheticConfig:
+        if self.num_periods == 1:
+            self.refuse_without_effect(["new_values", "drifted_values"], "while num_periods is 1")
+        return self
 
 
 class DataConfig(Settings):
@@ -144,4 +158,6 @@ class CountConfig(Settings):
     def _scheduler(self) -> CountConfig:
         if self.scheduler not in ("threads", "synchronous") and "://" not in self.scheduler:
             raise ValueError("scheduler must be 'threads', 'synchronous' or an address such as tcp://host:8786")
+        if self.scheduler != "threads":
+            self.refuse_without_effect(["num_workers"], f"with scheduler {self.scheduler!r}")
         return self

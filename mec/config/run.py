@@ -66,10 +66,7 @@ class RunConfig(Settings):
         if self.quantize.structure == "product" and self.quantize.num_codes > width:
             raise ValueError(
                 f"quantize.num_codes={self.quantize.num_codes} sub-vectors do not fit a vector of {width} floats "
-                f"(pretrain.embedding_dim={self.pretrain.embedding_dim} and the first-order weight)"
-            )
-        if self.quantize.num_codewords > self.quantize.max_points:
-            raise ValueError(
-                "quantize.num_codewords is more than quantize.max_points, the values a codebook is fitted on"
+                f"(pretrain.embedding_dim={self.pretrain.embedding_dim} and the first-order weight); "
+                "lower quantize.num_codes or raise pretrain.embedding_dim"
             )
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mec.config.base import Name, Settings
 
@@ -43,6 +43,66 @@ class PretrainConfig(OptimizerConfig):
     patience: int = Field(3, ge=1, description="evaluations without a better validation AUC before stopping")
 
 
+class MecConfig(Settings):
+    """The MEC objective: gradient steps from the k-means codebook; rows are scaled to unit variance per float."""
+
+    encoder: Literal["none", "mlp"] = Field(
+        "none", description="what is coded: the row, or an MLP of each sub-vector (product) or remainder (residual)"
+    )
+    hidden_units: int | None = Field(
+        None, ge=1, le=4096, description="of each encoder and decoder; null: 64 with an encoder"
+    )
+    reconstruction: float = Field(1.0, ge=0, description="weight of |row - decoded|^2 per float")
+    codebook: float = Field(1.0, ge=0, description="weight of |sg(z) - q|^2 per float, which moves codewords only")
+    commitment: float | None = Field(
+        None, ge=0, description="weight of |z - sg(q)|^2 per float; null: 0.25 with an encoder"
+    )
+    entropy: float = Field(1e-4, ge=0, description="l1, weight of 1 - H / ln K of the mean soft assignment; 0: off")
+    entropy_temperature: float = Field(
+        0.1, gt=0, description="tau of softmax(-distance / tau), squared distances per float"
+    )
+    contrastive: float = Field(2e-3, ge=0, description="l2, weight of InfoNCE against altered codes; 0: off")
+    negatives: int = Field(8, ge=1, le=1024, description="altered codes per row")
+    replace_probability: float = Field(
+        0.5, gt=0, le=1, description="rho, chance of each index of a negative to be another one"
+    )
+    contrastive_temperature: float = Field(0.1, gt=0, description="divides the cosines of InfoNCE")
+    restart: bool = Field(True, description="move codewords that coded nothing in an epoch onto badly coded rows")
+    epochs: int = Field(10, ge=1, le=10_000, description="passes over the fitted points at most")
+    checkpoint: Literal["reconstruction", "last"] = Field(
+        "reconstruction", description="keep the epoch of least weighted squared error of the points, or the last one"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="epochs without a better reconstruction before stopping; null: run all epochs"
+    )
+    batch_size: int = Field(1024, ge=1, description="rows per step, drawn by weight")
+    learning_rate: float = Field(2e-3, gt=0, description="first Adam step size; falls linearly to 0")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
+
+    @property
+    def commitment_weight(self) -> float:
+        """What ``commitment`` stands for."""
+        return self.commitment if self.commitment is not None else 0.25 if self.encoder == "mlp" else 0.0
+
+    @model_validator(mode="after")
+    def _everything_has_an_effect(self) -> MecConfig:
+        if self.encoder == "none":
+            self.refuse_without_effect(["commitment", "hidden_units"], "without an encoder")
+        if not self.entropy:
+            self.refuse_without_effect(["entropy_temperature"], "while entropy is 0")
+        if not self.contrastive:
+            names = ["negatives", "replace_probability", "contrastive_temperature"]
+            self.refuse_without_effect(names, "while contrastive is 0")
+        if self.checkpoint == "last":
+            self.refuse_without_effect(["patience"], "while checkpoint is last")
+        if self.encoder == "mlp" and not (self.reconstruction or self.contrastive):
+            raise ValueError("nothing trains the decoder; set reconstruction or contrastive above 0")
+        without_encoder = self.reconstruction if self.encoder == "none" else 0.0
+        if not (self.codebook or self.entropy or self.contrastive or without_encoder):
+            raise ValueError("no term moves the codewords; set codebook above 0, or leave mec out")
+        return self
+
+
 class QuantizeConfig(Settings):
     """How the pre-trained vectors become codes."""
 
@@ -58,6 +118,32 @@ class QuantizeConfig(Settings):
     iterations: int = Field(25, ge=1, le=10_000, description="k-means iterations at most")
     max_points: int = Field(262_144, ge=256, description="values drawn to fit a codebook; all are coded")
     chunk_rows: int = Field(65_536, ge=256, description="values coded at a time")
+    objective: Literal["kmeans", "mec"] = Field(
+        "kmeans", description="least squared error, or the MEC objective from there on"
+    )
+    mec: MecConfig | None = Field(None, description="of objective mec; null with kmeans")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mec_defaults(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("objective") == "mec" and raw.get("mec") is None:
+            return {**raw, "mec": {}}
+        return raw
+
+    @model_validator(mode="after")
+    def _mec_has_effect(self) -> QuantizeConfig:
+        if self.objective == "kmeans" and self.mec is not None:
+            raise ValueError("mec has no effect with objective: kmeans; set objective: mec or leave mec out")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_points(self) -> QuantizeConfig:
+        if self.num_codewords > self.max_points:
+            raise ValueError(
+                f"num_codewords={self.num_codewords} is more than max_points={self.max_points}, the values a codebook "
+                "is fitted on; raise max_points or lower num_codewords"
+            )
+        return self
 
 
 class TrainConfig(OptimizerConfig):
@@ -68,6 +154,15 @@ class TrainConfig(OptimizerConfig):
     codewords: Literal["frozen", "warm", "random"] = Field(
         "frozen", description="kept as they are, trained on, or trained from random"
     )
+
+    @model_validator(mode="after")
+    def _l2_has_an_effect(self) -> TrainConfig:
+        if self.l2 > 0 and self.codewords == "frozen":
+            raise ValueError(
+                f"l2={self.l2:g} has no effect while codewords is 'frozen', for it acts on codewords; "
+                "set l2 to 0, or codewords to warm or random"
+            )
+        return self
 
 
 class ReferenceConfig(OptimizerConfig):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ class CodingQuality:
         variance: Sum over values of weight times squared distance from the weighted mean.
         code_bytes: Packed codes.
         codebook_bytes: Codewords.
+        fit: What the objective knows of its fit, such as the weighted distortion before and after.
     """
 
     size: int
@@ -31,6 +33,7 @@ class CodingQuality:
     variance: float
     code_bytes: int
     codebook_bytes: int
+    fit: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def explained_variance(self) -> float:
@@ -45,6 +48,7 @@ class CodingQuality:
             "explained_variance": round(self.explained_variance, _DECIMALS),
             "code_bytes": self.code_bytes,
             "codebook_bytes": self.codebook_bytes,
+            "fit": {name: round(value, _DECIMALS) for name, value in self.fit.items()},
         }
 
 

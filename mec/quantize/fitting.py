@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mec.config import QuantizeConfig
 from mec.errors import ConfigError
+from mec.quantize.fit_watch import FitWatch
+from mec.quantize.mec_fitting import fit_mec
 from mec.quantize.product import ProductCodebook
 from mec.quantize.residual import ResidualCodebook
 from mec.quantize.sampling import sample_points
@@ -35,48 +37,50 @@ class Codebook(Protocol):
         ...
 
 
-def fit_codebook(vectors: Tensor, weights: Tensor, settings: QuantizeConfig, *, seed: int) -> Codebook:
-    """Fit one vocabulary's codebook by weighted k-means.
+def fit_codebook(
+    vectors: Tensor, weights: Tensor, settings: QuantizeConfig, *, seed: int, watch: FitWatch | None = None
+) -> Codebook:
+    """Fit one vocabulary's codebook by weighted k-means, and by the MEC objective from there on where it is chosen.
 
     Args:
         vectors: (V, W) float32, finite.
         weights: (V,) float32, at least 0, not all 0.
-        settings: Structure, M, K, iterations, and ``max_points``, how many vectors to fit on.
-        seed: Of sample and first codewords.
+        settings: Objective, structure, M, K, iterations, and ``max_points``, how many vectors to fit on.
+        seed: Of all random draws.
+        watch: Told of progress, and given the facts that the objective knows of its fit.
 
     Raises:
-        ConfigError: More codes than floats in a vector, or more codewords than points to fit on.
+        ConfigError: More codes than floats in a vector, or no such device.
+        TrainingError: A loss term is not finite.
     """
     check_settings(settings, vectors.shape[1])
     generator = torch.Generator().manual_seed(seed)
     index, sample_weights = sample_points(vectors, weights, settings.max_points, generator)
     known = sample_weights > 0
+    points, point_weights = vectors[index[known]], sample_weights[known]
     fit = ProductCodebook.fit if settings.structure == "product" else ResidualCodebook.fit
-    return fit(
-        vectors[index[known]],
-        sample_weights[known],
+    book = fit(
+        points,
+        point_weights,
         num_codes=settings.num_codes,
         num_codewords=settings.num_codewords,
         iterations=settings.iterations,
         seed=seed,
     )
+    if settings.mec is None:
+        return book
+    return fit_mec(points, point_weights, book, settings.mec, seed=seed, watch=watch or FitWatch())
 
 
 def check_settings(settings: QuantizeConfig, width: int) -> None:
     """Refuse settings that no codebook of W floats can have.
 
     Raises:
-        ConfigError: More codes than floats in a vector, or more codewords than points to fit on.
+        ConfigError: More codes than floats in a vector.
     """
     if settings.structure == "product" and settings.num_codes > width:
         raise ConfigError(
             f"quantize.num_codes sub-vectors do not fit a vector of {width} floats",
             found=settings.num_codes,
             fix=f"set quantize.num_codes to {width} at most, raise pretrain.embedding_dim or choose residual",
-        )
-    if settings.num_codewords > settings.max_points:
-        raise ConfigError(
-            f"quantize.max_points={settings.max_points} values are too few to fit quantize.num_codewords codewords",
-            found=settings.num_codewords,
-            fix="raise quantize.max_points or lower quantize.num_codewords",
         )

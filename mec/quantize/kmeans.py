@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import csc_array
 from torch import Tensor
 
 from mec.quantize.seeding import seed_codewords
@@ -129,6 +128,8 @@ def _sum_by_code(points: Tensor, weights: Tensor, codes: Tensor, num_codewords: 
         part = slice(start, start + _CHUNK_ROWS)
         rows, row_weights, row_codes = points[part], weights[part], codes[part]
         if points.device.type == "cpu":  # index_add_ costs 10 times as much here
+            from scipy.sparse import csc_array
+
             columns = np.arange(len(rows) + 1, dtype=np.int64)
             selector = csc_array((row_weights.numpy(), row_codes.numpy(), columns), shape=(num_codewords, len(rows)))
             sums += torch.from_numpy(selector @ rows.numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from mec.config import QuantizeConfig
 from mec.data.layout import OOV_ID, FieldLayout
 from mec.data.vocabulary import Vocabularies
 from mec.errors import BundleError, TrainingError
-from mec.progress import Progress
+from mec.progress import Progress, note
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
 from mec.quantize.diagnostics import CodingQuality, explained, usage
+from mec.quantize.fit_watch import FitWatch
 from mec.quantize.fitting import Codebook, check_settings, fit_codebook
 from mec.quantize.packing import bits_per_code, pack
 from mec.quantize.weights import popularity_weights
@@ -51,13 +53,12 @@ def quantize_step(
     """
     with step(STEP, out_codebook) as record:
         tables = open_bundle(pretrained, "pretrained")
-        values = open_bundle(vocabulary, "vocabulary")
+        vocabularies = Vocabularies.open(vocabulary)
         layout = FieldLayout.from_json(tables.extra["layout"])
         embedding_dim = int(tables.extra["embedding_dim"])
         check_settings(quantize, embedding_dim + 1)
         sizes = dict(layout.vocabularies)
         to_code = [n for n, v in sizes.items() if v >= quantize.min_values and v > quantize.num_codewords]
-        vocabularies = Vocabularies.open(vocabulary)
         progress = Progress(STEP, 2 * sum(sizes[name] for name in to_code))  # once to fit, once to code
         coded: dict[str, Codebook] = {}
         exact: dict[str, Tensor] = {}
@@ -65,13 +66,15 @@ def quantize_step(
         oov_codes: dict[str, list[int]] = {}
         quality: dict[str, CodingQuality] = {}
         for name, size in sizes.items():
-            rows = _read_table(tables, name, size, embedding_dim + 1)
+            rows = _read_table(tables, name, size, embedding_dim + 1, quantize.chunk_rows)
             if name not in to_code:
                 exact[name] = rows
                 continue
             weights = _weights(vocabularies, name, size, quantize)
-            book = fit_codebook(rows, weights, quantize, seed=_vocabulary_seed(seed, name))
-            progress.update(size, f"{name}: {size:,} values fitted")
+            watch = FitWatch(_fit_progress(progress, name, size))
+            book = fit_codebook(rows, weights, quantize, seed=_vocabulary_seed(seed, name), watch=watch)
+            watch.progress(1.0, f"{size:,} values fitted")
+            _warn_if_worse(name, watch.facts)
             codes, distortion = _code(rows, weights, book, quantize.chunk_rows, progress, name)
             coded[name] = book
             oov_codes[name] = codes[OOV_ID].tolist()
@@ -82,23 +85,24 @@ def quantize_step(
                 live_codewords=live,
                 perplexity=perplexity,
                 distortion=distortion,
-                variance=_variance(rows, weights),
+                variance=_variance(rows, weights, quantize.chunk_rows),
                 code_bytes=packed[name].nbytes,
                 codebook_bytes=book.codewords.nbytes,
+                fit=watch.facts,
             )
         codebooks = Codebooks(tables.extra["space"], quantize.structure, layout, embedding_dim, coded, exact)
-        parents = {"pretrained": tables, "vocabulary": values}
+        parents = {"pretrained": tables, "vocabulary": vocabularies.bundle}
         config = {"quantize": quantize.model_dump(mode="json"), "seed": seed}
         with write_bundle(out_codebook, "codebook", parents=parents, config=config) as draft:
             codebooks.write(draft, oov_codes, {name: q.to_json() for name, q in quality.items()})
         written = open_bundle(out_codebook, "codebook")
-        codes_parents = {"codebook": written, "vocabulary": values}
+        codes_parents = {"codebook": written, "vocabulary": vocabularies.bundle}
         with write_bundle(out_codes, "codes", parents=codes_parents, config=config) as draft:
             Codes(replace(codebooks, uuid=written.uuid), packed).write(draft)
         record.summary = _summary(quantize, codebooks, quality)
 
 
-def _read_table(tables: Bundle, name: str, size: int, width: int) -> Tensor:
+def _read_table(tables: Bundle, name: str, size: int, width: int, chunk_rows: int) -> Tensor:
     with safe_open(tables.file(TABLES_FILE), framework="pt") as file:
         if name not in file.keys():  # noqa: SIM118  (safe_open is no mapping)
             raise BundleError(
@@ -113,7 +117,8 @@ def _read_table(tables: Bundle, name: str, size: int, width: int) -> Tensor:
             found=tuple(rows.shape),
             fix="run the pretrain step again",
         )
-    num_bad = size - int((rows.abs() <= _LARGEST).all(dim=1).sum())
+    # in chunks, here and in the variance: a temporary of the whole table would double the memory
+    num_bad = size - sum(int((part.abs() <= _LARGEST).all(dim=1).sum()) for part in torch.split(rows, chunk_rows))
     if num_bad:
         raise TrainingError(
             f"the pre-trained table of vocabulary {name!r} has rows that cannot be coded",
@@ -140,6 +145,20 @@ def _weights(vocabularies: Vocabularies, name: str, size: int, quantize: Quantiz
     return torch.from_numpy(popularity_weights(counts, quantize.weights))
 
 
+def _fit_progress(progress: Progress, name: str, size: int) -> Callable[[float, str], None]:
+    start = progress.done
+    return lambda share, text: progress.set(start + int(share * size), f"{name}: {text}")
+
+
+def _warn_if_worse(name: str, facts: Mapping[str, float]) -> None:
+    if "mec_distortion" not in facts:
+        return
+    before, after = facts["kmeans_distortion"], facts["mec_distortion"]
+    if after > before:
+        more = f"{100 * (after / before - 1):.1f} % more" if before > 0 else "more"
+        note(STEP, f"{name}: the MEC objective ends with {more} weighted distortion than k-means")
+
+
 def _code(
     rows: Tensor, weights: Tensor, book: Codebook, chunk_rows: int, progress: Progress, name: str
 ) -> tuple[NDArray[np.uint16], float]:
@@ -156,10 +175,10 @@ def _code(
     return codes, distortion
 
 
-def _variance(rows: Tensor, weights: Tensor) -> float:
-    exact = weights.double()
-    center = (weights @ rows).double() / exact.sum()
-    return float(((rows - center.float()).square().sum(1) * weights).sum(dtype=torch.float64))
+def _variance(rows: Tensor, weights: Tensor, chunk_rows: int) -> float:
+    center = ((weights @ rows).double() / weights.double().sum()).float()
+    parts = zip(torch.split(rows, chunk_rows), torch.split(weights, chunk_rows), strict=True)
+    return sum(float(((part - center).square().sum(1) * w).sum(dtype=torch.float64)) for part, w in parts)
 
 
 def _vocabulary_seed(seed: int, vocabulary: str) -> int:

@@ -147,11 +147,6 @@ def test_more_sub_vectors_than_floats() -> None:
         fitted(torch.zeros(100, 3), structure="product", num_codes=4)
 
 
-def test_more_codewords_than_points_to_fit_on() -> None:
-    with pytest.raises(ConfigError, match=r"max_points=256.*found: 300"):
-        fitted(torch.zeros(1000, 3), num_codewords=300, max_points=256)
-
-
 def make_codebooks(structure: str) -> Codebooks:
     layout = FieldLayout(
         tuple(FieldSlots(n, "categorical", n, i, 1, "none") for i, n in enumerate(("user", "colour"))),

@@ -151,7 +151,11 @@ def test_fewer_points_than_codewords() -> None:
 def test_empty_codewords_move_to_the_largest_weighted_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     points = torch.from_numpy(clustered(1000, 4, num_clusters=10))
     weights = torch.ones(1000)
-    monkeypatch.setattr(kmeans_module, "seed_codewords", lambda points, weights, k, generator: points[:1].repeat(k, 1))
+
+    def far_off(points: Tensor, weights: Tensor, num_codewords: int, generator: torch.Generator) -> Tensor:
+        return torch.cat([points[:1], torch.full((num_codewords - 1, points.shape[1]), 1e3)])  # nearest to no point
+
+    monkeypatch.setattr(kmeans_module, "seed_codewords", far_off)
     fitted = kmeans(points, weights, 10, iterations=40)
     assert len(nearest(points, fitted.codewords).unique()) == 10
     assert fitted.distortions[-1] < 0.5 * fitted.distortions[0]

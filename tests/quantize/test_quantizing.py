@@ -165,8 +165,6 @@ def test_oov_with_a_count_weighs_in(tmp_path: Path) -> None:
 def test_settings_that_no_codebook_can_have(tmp_path: Path, made: Made) -> None:
     with pytest.raises(ConfigError, match="num_codes"):
         run(made, tmp_path, structure="product", num_codes=10)
-    with pytest.raises(ConfigError, match="max_points"):
-        run(made, tmp_path, num_codewords=300, max_points=256)
 
 
 def test_another_vocabulary(tmp_path: Path, made: Made) -> None:
