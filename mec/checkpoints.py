@@ -6,12 +6,14 @@ never resumes it. Files are written beside and renamed, so a kill leaves the old
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mec.bundle import code_hash, json_hash
+from mec.progress import note
 
 
 class Checkpoints:
@@ -24,6 +26,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, name: str, key: object) -> None:
+        self.name = name
         self.path = Path(directory) / f"{name}-{json_hash([key, code_hash()])[:16]}.pt"
 
     def save(self, state: dict[str, Any]) -> None:
@@ -34,10 +37,18 @@ class Checkpoints:
         temporary.replace(self.path)
 
     def load(self) -> dict[str, Any] | None:
-        """The kept state, or None. Tensors and plain values only are read (``weights_only``)."""
+        """The kept state; None if there is none, or it was damaged on disk (it is dropped).
+
+        Tensors and plain values only are read (``weights_only``).
+        """
         if not self.path.exists():
             return None
-        state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+            note(self.name, f"the checkpoint {self.path} is damaged: training starts over")
+            self.clear()
+            return None
         return state
 
     def clear(self) -> None:

@@ -70,11 +70,12 @@ def load_ctr_model(model: Bundle, codebook: Bundle | None, codes: Bundle | None)
 
     Args:
         model: Model bundle.
-        codebook: A codebook bundle of the model's space; None for full tables.
+        codebook: A codebook bundle of the model's space (the very one, for trained codewords); None for full tables.
         codes: Codes of that codebook; None for full tables, or where rows are decoded elsewhere.
 
     Raises:
-        SpaceError: The codebook is of another space than the model, or the codes of another codebook.
+        SpaceError: The codebook is of another space than the model, or not the one whose codewords the model
+            trained on, or the codes are of another codebook.
         BundleError: The weights do not fit the model that the bundle states.
     """
     extra = model.extra
@@ -89,8 +90,15 @@ def load_ctr_model(model: Bundle, codebook: Bundle | None, codes: Bundle | None)
         embedding = _coded(model, codebook, codes)
     backbone = build_backbone(extra["backbone"], layout.num_fields, extra["embedding_dim"], extra["settings"])
     result = CtrModel(layout, embedding, backbone)
+    weights = load_file(model.file(WEIGHTS_FILE))
+    if codebook is not None and extra["codebook"] != codebook.uuid and any(n.startswith("embedding.") for n in weights):
+        raise SpaceError(
+            f"the model {model.uuid} trained its codewords on: they fit codes of codebook {extra['codebook']} only",
+            found=codebook.uuid,
+            fix="pass the codebook that the model was trained with, or train with train.codewords=frozen",
+        )
     frozen = {name for name, _ in result.named_parameters() if name.startswith("embedding.")}
-    missing, unexpected = result.load_state_dict(load_file(model.file(WEIGHTS_FILE)), strict=False)
+    missing, unexpected = result.load_state_dict(weights, strict=False)
     if unexpected or set(missing) - frozen:
         raise BundleError(
             f"the weights of {model.path} do not fit the backbone {extra['backbone']!r}",

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mec.bundle import Bundle, file_sha256, open_bundle, write_bundle
+from mec.bundle import Bundle, file_sha256, write_bundle
 from mec.checkpoints import Checkpoints
 from mec.config import PretrainConfig
 from mec.ctr_model import CtrModel
 from mec.data.dataset import EncodedDataset
-from mec.data.vocabulary import Vocabularies
+from mec.data.vocabulary import LINEAR, Vocabularies
 from mec.embeddings.full import FullEmbedding
 from mec.models import build_backbone
 from mec.steps import step
@@ -41,7 +41,7 @@ def pretrain_step(
     """
     with step("pretrain", out) as record:
         data = EncodedDataset.open(dataset)
-        values = open_bundle(vocabulary, "vocabulary")
+        vocabularies = Vocabularies.open(vocabulary)
         settings = pretrain.model_dump(mode="json")
         kept = Checkpoints(checkpoints, "pretrain", [data.bundle.uuid, settings, seed]) if checkpoints else None
         model = build_pretrained(data, pretrain, seed)
@@ -53,8 +53,8 @@ def pretrain_step(
 
         result = fit(model, data, pretrain, name="pretrain", seed=seed, l2_at=l2_at, checkpoints=kept)
         assert isinstance(model.embedding, FullEmbedding)
-        tables = fill_unseen(model.embedding.tables(), Vocabularies.open(vocabulary))
-        _write(out, data, values.uuid, tables, model.bias.detach(), pretrain, seed, result)
+        tables = fill_unseen(model.embedding.tables(), vocabularies)
+        _write(out, data, vocabularies.bundle.uuid, tables, model.bias.detach(), pretrain, seed, result)
         if kept:
             kept.clear()
         what = f"{pretrain.model}, D {pretrain.embedding_dim}"
@@ -72,7 +72,8 @@ def build_pretrained(data: EncodedDataset, pretrain: PretrainConfig, seed: int) 
 def fill_unseen(tables: dict[str, Tensor], vocabularies: Vocabularies) -> dict[str, Tensor]:
     """Give rows that no training row touched the mean of their vocabulary's other rows.
 
-    Unweighted, the mean is mostly that of rare values, which is what an unknown value most likely is.
+    Unweighted, the mean is mostly that of rare values, which is what an unknown value most likely is. A linear
+    field's null gets zeros, what a number of average size adds: its only other row is the direction of the numbers.
 
     Args:
         tables: Vocabulary -> (V, D + 1); changed in place and returned.
@@ -81,7 +82,7 @@ def fill_unseen(tables: dict[str, Tensor], vocabularies: Vocabularies) -> dict[s
     for name, table in tables.items():
         seen = torch.from_numpy(np.asarray(vocabularies.counts(name)) > 0)
         if bool(seen.any()) and not bool(seen.all()):
-            table[~seen] = table[seen].mean(dim=0)
+            table[~seen] = 0.0 if vocabularies.types[name] == LINEAR else table[seen].mean(dim=0)
     return tables
 
 

@@ -19,6 +19,7 @@ from mec.checkpoints import Checkpoints
 from mec.config import OptimizerConfig
 from mec.ctr_model import CtrModel, predict_split, squared_norm, to_device
 from mec.data.dataset import Batch, EncodedDataset
+from mec.devices import find_device
 from mec.errors import TrainingError
 from mec.evaluation.metrics import auc
 from mec.optimizer import CtrOptimizer
@@ -70,11 +71,12 @@ def fit(
         checkpoints: Where to keep and find state after every validation.
 
     Raises:
+        ConfigError: ``settings.device`` is not on this machine.
         TrainingError: A loss term is not finite; raised before the optimizer step, weights untouched.
     """
     torch.set_num_threads(settings.threads)
     torch.manual_seed(seed)
-    device = torch.device(settings.device)
+    device = find_device(settings.device, "evaluate.full.device" if name == "reference" else f"{name}.device")
     model.to(device)
     optimizer = CtrOptimizer(model, settings.learning_rate)
     num_batches = math.ceil(dataset.num_rows("train") / settings.batch_size)
@@ -87,6 +89,8 @@ def fit(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), device)
         best, bad, start = state["best"], int(state["bad"]), int(state["num_steps"])
         result = FitResult(**{**state["result"], "history": [Validation(**v) for v in state["result"]["history"]]})
     bar = Progress(name, num_batches * settings.max_epochs)
@@ -125,6 +129,7 @@ def fit(
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
                         "rng": torch.get_rng_state(),
+                        "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
                         "best": best,
                         "bad": bad,
                         "num_steps": step,
@@ -156,7 +161,9 @@ def train_batch(
     cross_entropy = binary_cross_entropy_with_logits(logits, label)
     terms = {"cross_entropy": cross_entropy}
     if l2 > 0:
-        terms["l2"] = squared_norm(rows) * (l2 / len(label))
+        # an empty slot's row is id 0's, read and multiplied by 0: the batch does not use it
+        used = rows if weights is None else rows * (weights != 0).unsqueeze(2)
+        terms["l2"] = squared_norm(used) * (l2 / len(label))
     values = torch.stack([t.detach() for t in terms.values()]).tolist()
     for term, value in zip(terms, values, strict=True):
         if not math.isfinite(value):

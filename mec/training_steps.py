@@ -12,6 +12,7 @@ from mec.checkpoints import Checkpoints
 from mec.config import EvaluateConfig, OptimizerConfig, TrainConfig
 from mec.ctr_model import CtrModel
 from mec.data.dataset import EncodedDataset
+from mec.data.layout import FieldLayout
 from mec.embeddings.coded import CodedEmbedding
 from mec.embeddings.full import FullEmbedding
 from mec.errors import SpaceError
@@ -37,7 +38,8 @@ def train_step(
     """Train the backbone on codes and write its ``model`` bundle.
 
     Raises:
-        SpaceError: Codebook and pre-trained tables are of different spaces, or codes of another codebook.
+        SpaceError: Codebook and pre-trained tables are of different spaces, codes of another codebook, or the
+            dataset of other vocabularies.
         TrainingError: A loss term is not finite.
     """
     with step("train", out) as record:
@@ -53,12 +55,14 @@ def train_step(
                 found=book.extra["space"],
                 fix=f"quantize {tables.path} (space {tables.extra['space']}) again",
             )
+        _check_layout(data, book)
         torch.manual_seed(seed)
         codebooks = Codebooks.open(book)
         embedding = CodedEmbedding(codebooks, Codes.open(own_codes, codebooks), train.codewords)
         parents = {"dataset": data.bundle, "codebook": book, "codes": own_codes}
         model = CtrModel(data.layout, embedding, _backbone(train, data, codebooks.embedding_dim))
-        result = _fit("train", model, data, train, tables, parents, train, seed, checkpoints)
+        kept = _checkpoints(checkpoints, "train", train, tables, parents, train, seed)
+        result = fit(model, data, train, name="train", seed=seed, checkpoints=kept)
         write_model(
             out,
             model,
@@ -70,6 +74,8 @@ def train_step(
             config={"train": train.model_dump(mode="json"), "seed": seed},
             fit=result.to_json(),
         )
+        if kept:
+            kept.clear()
         _summarise(record, f"{train.model} on codes ({train.codewords} codewords)", result)
 
 
@@ -83,7 +89,12 @@ def reference_step(
     checkpoints: Path | None,
     out: Path,
 ) -> None:
-    """Train the same backbone on full tables, or write a bundle that says there is no reference."""
+    """Train the same backbone on full tables, or write a bundle that says there is no reference.
+
+    Raises:
+        SpaceError: Pre-trained tables and dataset are of different vocabularies.
+        TrainingError: A loss term is not finite.
+    """
     with step("reference", out) as record:
         data = EncodedDataset.open(dataset)
         tables = open_bundle(pretrained, "pretrained")
@@ -93,6 +104,7 @@ def reference_step(
                 draft.extra = {"embedding": "none"}
             record.summary = "no full-table reference (evaluate.reference: none)"
             return
+        _check_layout(data, tables)
         torch.manual_seed(seed)
         embedding = FullEmbedding(data.layout, int(tables.extra["embedding_dim"]))
         if evaluate.full.init == "pretrained":
@@ -101,7 +113,8 @@ def reference_step(
         else:
             embedding.initialise(torch.Generator().manual_seed(seed), 0.01)
         model = CtrModel(data.layout, embedding, _backbone(train, data, embedding.embedding_dim))
-        result = _fit("reference", model, data, evaluate.full, tables, parents, train, seed, checkpoints)
+        kept = _checkpoints(checkpoints, "reference", evaluate.full, tables, parents, train, seed)
+        result = fit(model, data, evaluate.full, name="reference", seed=seed, checkpoints=kept)
         write_model(
             out,
             model,
@@ -118,6 +131,8 @@ def reference_step(
             },
             fit=result.to_json(),
         )
+        if kept:
+            kept.clear()
         _summarise(record, f"{train.model} on full tables", result)
 
 
@@ -125,25 +140,30 @@ def _backbone(train: TrainConfig, data: EncodedDataset, embedding_dim: int) -> B
     return build_backbone(train.model, data.layout.num_fields, embedding_dim, train.settings)
 
 
-def _fit(
+def _checkpoints(
+    directory: Path | None,
     name: str,
-    model: CtrModel,
-    data: EncodedDataset,
     settings: OptimizerConfig,
     tables: Bundle,
     parents: dict[str, Bundle],
     train: TrainConfig,
     seed: int,
-    checkpoints: Path | None,
-) -> FitResult:
-    """Fit with checkpoints that only the same inputs and settings find again."""
+) -> Checkpoints | None:
+    """Checkpoints that only the same inputs and settings find again; None without a directory."""
+    if directory is None:
+        return None
     inputs = {role: b.uuid for role, b in parents.items()} | {"pretrained": tables.uuid}
-    key = [inputs, settings.model_dump(mode="json"), train.model, train.settings, seed]
-    kept = Checkpoints(checkpoints, name, key) if checkpoints else None
-    result = fit(model, data, settings, name=name, seed=seed, checkpoints=kept)
-    if kept:
-        kept.clear()
-    return result
+    return Checkpoints(directory, name, [inputs, settings.model_dump(mode="json"), train.model, train.settings, seed])
+
+
+def _check_layout(data: EncodedDataset, made_from: Bundle) -> None:
+    """Refuse rows whose ids mean other values than those that tables or codes were made for."""
+    if data.layout != FieldLayout.from_json(made_from.extra["layout"]):
+        raise SpaceError(
+            f"the dataset {data.bundle.path} was not encoded with the fields and vocabularies of {made_from.path}",
+            found=dict(data.layout.vocabularies),
+            fix=f"pass the dataset that {made_from.path} stems from",
+        )
 
 
 def _summarise(record: StepRecord, what: str, result: FitResult) -> None:

@@ -20,7 +20,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from mec.config import RunConfig
 from mec.errors import ConfigError
-from pipelines.parameters import section_parameters
+from pipelines.parameters import refuse_wrong_backbone, section_parameters
 from pipelines.train import train
 
 PLACEHOLDER_IMAGE = "mec-python"
@@ -39,7 +39,8 @@ def compile_train(image: str, out: Path, config: RunConfig | None = None) -> Pat
         Path of the YAML.
 
     Raises:
-        ConfigError: An image without a digest, a relative path in the config, or an unwritable directory.
+        ConfigError: An image without a digest, a relative path or a wrong backbone in the config, or an unwritable
+            directory.
     """
     if not _BY_DIGEST.fullmatch(image):
         raise ConfigError(
@@ -47,6 +48,8 @@ def compile_train(image: str, out: Path, config: RunConfig | None = None) -> Pat
             found=image,
             fix="push the image and take NAME@sha256:… from the output of the push",
         )
+    if config is not None:
+        refuse_wrong_backbone(config)
     text = pipeline_yaml(image, None if config is None else _cluster_parameters(config))
     check_pipeline(text, image)
     path = out / "train.yaml"

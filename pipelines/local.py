@@ -40,7 +40,7 @@ from mec.config import RunConfig
 from mec.data.readers import open_source
 from mec.errors import BundleError, ConfigError
 from pipelines.containers import containerized, image_id
-from pipelines.parameters import resolve_paths, section_parameters
+from pipelines.parameters import refuse_what_is_not_here, refuse_wrong_backbone, resolve_paths, section_parameters
 from pipelines.results import link_bundles, summarize, write_results
 from pipelines.train import train
 from pipelines.watching import Display, RunLog
@@ -86,6 +86,9 @@ def run_train(config: RunConfig, out: Path, runner: Runner = "subprocess", conso
         StepError: A step failed.
     """
     config, out = resolve_paths(config), out.absolute()
+    refuse_wrong_backbone(config)
+    if runner == "subprocess":
+        refuse_what_is_not_here(config)
     version = open_source(config.data, seed=config.seed).data_version
     code = image_id(config) if runner == "docker" else code_hash()
     _claim_directory(out)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from mec.config import RunConfig
+from mec.errors import ConfigError
+from mec.publish.store import store_file
+from mec.tracking.runs import tracking_uri
 
 SECTIONS = ("data", "count", "pretrain", "quantize", "publish", "train", "evaluate", "tracking")
 
@@ -13,6 +17,63 @@ def section_parameters(config: RunConfig) -> dict[str, str | int]:
     """The parameters that carry settings: the name, the seed, the store, and each section as JSON."""
     sections = {name: getattr(config, name).model_dump_json() for name in SECTIONS}
     return {"name": config.name, "seed": config.seed, "store": config.store, **sections}
+
+
+def refuse_wrong_backbone(config: RunConfig) -> None:
+    """Refuse an unknown backbone, or settings of another one, before the steps ahead of training are run.
+
+    The default needs no look, so that torch is not imported for it.
+
+    Raises:
+        ConfigError: As ``check_backbone``.
+    """
+    if config.train.settings or config.train.model != type(config.train).model_fields["model"].default:
+        from mec.models import check_backbone
+
+        check_backbone(config.train.model, config.train.settings)
+
+
+def refuse_what_is_not_here(config: RunConfig) -> None:
+    """Refuse devices and stores that steps on this machine would look for in vain, some of them late.
+
+    Raises:
+        ConfigError: A device is not on this machine, or the ``store`` that the run needs cannot be written.
+        PublishError: ``publish.feature_repo`` is no feature repo.
+        TrackingError: MLflow does not take ``tracking.uri``.
+    """
+    devices = {"pretrain.device": config.pretrain.device, "train.device": config.train.device}
+    if config.quantize.mec is not None:
+        devices["quantize.mec.device"] = config.quantize.mec.device
+    if config.evaluate.reference == "full":
+        devices["evaluate.full.device"] = config.evaluate.full.device
+    for setting, device in devices.items():
+        if device != "cpu":
+            from mec.devices import find_device
+
+            find_device(device, setting)
+    store, needs_store = Path(config.store), False
+    if config.publish.enabled:
+        needs_store = config.publish.feature_repo is None
+        if config.publish.feature_repo is not None:
+            store_file(Path(config.publish.feature_repo))
+    if config.tracking.enabled:
+        needs_store |= str(store.resolve()) in tracking_uri(config.tracking, store)
+    if needs_store:
+        _refuse_unwritable(store)
+
+
+def _refuse_unwritable(store: Path) -> None:
+    """Try what there is of a directory, or its nearest parent, and leave nothing there."""
+    existing = next(path for path in (store, *store.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to the store {store}",
+            found=error.strerror,
+            fix="set `store` to a directory that you may write to, or one that is not there yet",
+        ) from None
 
 
 def resolve_paths(config: RunConfig) -> RunConfig:

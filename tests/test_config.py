@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from mec.config import PretrainConfig, QuantizeConfig, RunConfig, load_config, parse_config, section
+from mec.config import (
+    CountConfig,
+    PretrainConfig,
+    QuantizeConfig,
+    RunConfig,
+    SplitConfig,
+    TrainConfig,
+    load_config,
+    parse_config,
+    section,
+)
 from mec.errors import ConfigError
 
 REPO = Path(__file__).parents[1]
@@ -43,7 +53,10 @@ def test_overrides_win_in_order_and_take_yaml(tmp_path: Path) -> None:
             {"quantize": {"structure": "product", "num_codes": 9}, "pretrain": {"embedding_dim": 4}},
             r"num_codes=9 sub-vectors do not fit",
         ),
-        ({"quantize": {"num_codewords": 512, "max_points": 300}}, r"num_codewords is more than quantize\.max_points"),
+        (
+            {"quantize": {"num_codewords": 512, "max_points": 300}},
+            r"num_codewords=512 is more than max_points=300",
+        ),
         ({"data": {"path": "x.parquet"}}, r"data: no feature columns"),
         ({"data": {"path": "x", "categorical": ["a", "a"]}}, r"fields named twice: \['a'\]"),
         ({"data": {"path": "x", "categorical": ["label"]}}, r"column 'label' is the label"),
@@ -61,6 +74,15 @@ def test_overrides_win_in_order_and_take_yaml(tmp_path: Path) -> None:
         ),
         ({"count": {"scheduler": "cluster"}}, r"count: scheduler must be"),
         ({"name": "a b"}, r"name: .*pattern"),
+        ({"train": {"l2": 0.1}}, r"train: l2=0\.1 has no effect while codewords is 'frozen'"),
+        ({"data": {"split": {"kind": "column", "test_fraction": 0.2}}}, r"test_fraction=0\.2 has no effect while kind"),
+        (
+            {"data": {"split": {"kind": "random", "column": "fold"}}},
+            r"column='fold' has no effect while kind",
+        ),
+        ({"data": {"split": {"kind": "random", "test_from": 3}}}, r"test_from=3\.0 has no effect"),
+        ({"data": {"synthetic": {"new_values": 0.3}}}, r"new_values=0\.3 has no effect while num_periods is 1"),
+        ({"count": {"scheduler": "synchronous", "num_workers": 2}}, r"num_workers=2 has no effect with scheduler"),
     ],
 )
 def test_bad_settings_are_named(raw: dict[str, object], message: str) -> None:
@@ -88,6 +110,12 @@ def test_bad_files(tmp_path: Path, text: str | None, message: str) -> None:
         file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config(file)
+
+
+def test_options_with_an_effect_are_taken() -> None:
+    assert TrainConfig(l2=0.1, codewords="warm").l2 == 0.1
+    assert SplitConfig(kind="column", column="fold", valid="dev").valid == "dev"
+    assert CountConfig(num_workers=2).num_workers == 2
 
 
 def test_sections_travel_as_json() -> None:

@@ -35,6 +35,23 @@ def test_the_version_is_a_release_number():
 
 
 @pytest.mark.parametrize(
+    "module",
+    [
+        "data.encoding",
+        "pretraining",
+        "quantize.quantizing",
+        "training_steps",
+        "evaluation.evaluating",
+        "publish.publishing",
+    ],
+)
+def test_steps_start_without_what_only_parts_of_them_need(module):
+    code = f"import mec.{module}, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"pandas", "polars", "matplotlib", "scipy", "feast", "mlflow", "kfp"} & set(done.stdout.split()) == set()
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "import mec",

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from mec import training
 from mec.checkpoints import Checkpoints
 from mec.config import OptimizerConfig
 from mec.ctr_model import CtrModel, predict_split, squared_norm, to_device
-from mec.data.dataset import EncodedDataset
+from mec.data.dataset import Batch, EncodedDataset
+from mec.data.layout import FieldLayout, FieldSlots
 from mec.embeddings.full import FullEmbedding
-from mec.errors import TrainingError
+from mec.errors import ConfigError, TrainingError
 from mec.evaluation.metrics import auc
 from mec.models import build_backbone
 from mec.optimizer import CtrOptimizer
@@ -80,25 +82,25 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("evaluations_per_epoch", [1, 3])
+@pytest.mark.parametrize(("evaluations_per_epoch", "num_saves"), [(1, 3), (3, 3), (3, 4)])  # the last: amid an epoch
 def test_a_killed_training_ends_as_if_it_had_not_been(
-    data: EncodedDataset, tmp_path: Path, evaluations_per_epoch: int
+    data: EncodedDataset, tmp_path: Path, evaluations_per_epoch: int, num_saves: int
 ) -> None:
     settings = SETTINGS.model_copy(update={"evaluations_per_epoch": evaluations_per_epoch})
     whole = new_model(data)
     expected = fit(whole, data, settings, name="train", seed=0)
 
-    class StoppedAtThird(Checkpoints):
+    class Stopped(Checkpoints):
         saves = 0
 
         def save(self, state: dict[str, Any]) -> None:
             super().save(state)
             self.saves += 1
-            if self.saves == 3:
+            if self.saves == num_saves:
                 raise KilledError
 
     with pytest.raises(KilledError):
-        fit(new_model(data), data, settings, name="train", seed=0, checkpoints=StoppedAtThird(tmp_path, "train", "key"))
+        fit(new_model(data), data, settings, name="train", seed=0, checkpoints=Stopped(tmp_path, "train", "key"))
     resumed = new_model(data)
     found = fit(resumed, data, settings, name="train", seed=0, checkpoints=Checkpoints(tmp_path, "train", "key"))
     assert same(resumed.state_dict(), whole.state_dict())
@@ -112,6 +114,23 @@ def test_another_key_does_not_resume(tmp_path: Path) -> None:
     assert kept.load() == {"num_steps": 3}
     kept.clear()
     assert kept.load() is None
+
+
+def test_a_damaged_checkpoint_is_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = Checkpoints(tmp_path, "train", "key")
+    kept.save({"num_steps": 3, "weights": torch.arange(1000.0)})
+    for content in (kept.path.read_bytes()[:1500], b"no checkpoint", b""):
+        kept.path.write_bytes(content)
+        assert kept.load() is None
+        assert f"[train] note: the checkpoint {kept.path} is damaged" in capsys.readouterr().out
+        assert not kept.path.exists()
+
+
+def test_a_device_that_is_not_here_is_named(data: EncodedDataset) -> None:
+    settings = SETTINGS.model_copy(update={"device": "cuda:99"})
+    for name, setting in (("train", "train.device"), ("reference", "evaluate.full.device")):
+        with pytest.raises(ConfigError, match=f"{setting}=cuda:99: there is no such device here"):
+            fit(new_model(data), data, settings, name=name, seed=0)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(data: EncodedDataset) -> None:
@@ -156,3 +175,33 @@ def test_predictions_are_in_file_order_and_leave_the_mode(data: EncodedDataset) 
     np.testing.assert_allclose(small, large, rtol=1e-5, atol=1e-6)
     assert model.training
     assert len(labels) == data.num_rows("test")
+
+
+SEQUENCE = FieldLayout(
+    fields=(FieldSlots("a", "categorical", "a", 0, 1, "none"), FieldSlots("past", "sequence", "a", 1, 3, "mean")),
+    vocabularies=(("a", 9),),
+)
+
+
+def test_empty_slots_are_no_rows_of_the_batch_for_l2() -> None:
+    embedding = FullEmbedding(SEQUENCE, 4)
+    embedding.initialise(torch.Generator().manual_seed(0), 0.1)
+    model = CtrModel(SEQUENCE, embedding, build_backbone("fm", 2, 4, {}))
+    before = embedding.table.weight.clone()
+    batch = Batch(
+        np.array([[1, 2, 0, 0], [3, 2, 4, 0]], np.int32),
+        np.array([[1, 1, 0, 0], [1, 0.5, 0.5, 0]], np.float32),
+        np.array([1, 0], np.float32),
+    )
+    train_batch(model, CtrOptimizer(model.train(), 0.1), batch, 10.0, torch.device("cpu"), 1)
+    assert torch.equal(embedding.table.weight[0], before[0]), "only empty slots read id 0"
+    assert not torch.equal(embedding.table.weight[2], before[2])
+
+
+def test_patience_waits_while_nothing_has_been_learned_yet(
+    data: EncodedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "auc", lambda labels, scores: 0.5)
+    settings = SETTINGS.model_copy(update={"patience": 1, "max_epochs": 14})
+    result = fit(new_model(data, "fm"), data, settings, name="pretrain", seed=0)
+    assert len(result.history) == 11, "ten validations may be a plateau, the next one counts"

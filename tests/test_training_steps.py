@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from mec.bundle import Bundle, open_bundle
-from mec.config import EvaluateConfig, PretrainConfig, QuantizeConfig, ReferenceConfig, TrainConfig
+from mec import pretraining, training_steps
+from mec.bundle import Bundle, open_bundle, write_bundle
+from mec.config import CountConfig, EvaluateConfig, PretrainConfig, QuantizeConfig, ReferenceConfig, TrainConfig
 from mec.ctr_model import CtrModel
-from mec.data.vocabulary import Vocabularies
+from mec.data.layout import FieldLayout
+from mec.data.shards import DatasetWriter
+from mec.data.vocabulary import Vocabularies, vocabulary_step
 from mec.embeddings.coded import CodedEmbedding
 from mec.errors import BundleError, SpaceError
 from mec.model_bundle import WEIGHTS_FILE, load_ctr_model
 from mec.pretraining import fill_unseen, pretrain_step
 from mec.quantize.codebook import Codebooks
 from mec.quantize.quantizing import quantize_step
+from mec.training import FitResult
 from mec.training_steps import reference_step, train_step
-from tests.tiny import make_tiny
+from tests.tiny import LAYOUT, make_tiny
 
 PRETRAIN = PretrainConfig(embedding_dim=6, batch_size=512, max_epochs=3, learning_rate=0.02)
 QUANTIZE = QuantizeConfig(num_codes=2, num_codewords=16, min_values=100)
@@ -109,6 +114,18 @@ def test_unseen_rows_get_the_mean_of_the_seen(run: Run) -> None:
     assert torch.equal(filled[seen], table[seen])
 
 
+def test_the_null_of_a_linear_field_that_training_never_saw_adds_nothing(tmp_path: Path) -> None:
+    for nulls, expected in ((0, [0.0, 0.0]), (3, [5.0, 6.0])):
+        with write_bundle(tmp_path / f"counts-{nulls}", "counts") as draft:
+            fact = {"mean": 1.0, "std": 2.0, "num_values": 40, "num_nulls": nulls}
+            draft.extra = {"vocabularies": {}, "rows": {}, "numeric": {"price": fact}}
+        out = tmp_path / f"vocabulary-{nulls}"
+        vocabulary_step(counts=draft.path, count=CountConfig(), out=out)
+        table = torch.tensor([[5.0, 6.0], [2.0, 3.0]])
+        filled = fill_unseen({"price": table}, Vocabularies.open(out))["price"]
+        assert filled.tolist() == [expected, [2.0, 3.0]]
+
+
 def test_frozen_codewords_stay_and_are_not_written_again(run: Run) -> None:
     model = run.train("frozen")
     assert not [k for k in load_file(model.file(WEIGHTS_FILE)) if k.startswith("embedding.")]
@@ -158,6 +175,11 @@ def test_the_reference_starts_from_the_pretrained_tables_or_random(run: Run) -> 
         "cold-start", EvaluateConfig(reference="full", full=FULL.model_copy(update={"init": "random"}))
     )
     assert warm.extra["fit"]["history"][0]["valid_auc"] > cold.extra["fit"]["history"][0]["valid_auc"]
+    still = FULL.model_copy(update={"learning_rate": 1e-12, "max_epochs": 1})
+    start = run.reference("still", EvaluateConfig(reference="full", full=still))
+    found = load_ctr_model(start, None, None).embedding.tables()  # type: ignore[operator]
+    for name, table in load_file(open_bundle(run.pretrained).file("tables.safetensors")).items():
+        torch.testing.assert_close(found[name], table, rtol=0, atol=1e-6)
     assert load_ctr_model(warm, None, None).embedding.serving_bytes()["rows"] == (301 + 201 + 5) * 7 * 4
 
 
@@ -180,3 +202,60 @@ def test_a_codebook_of_another_space_is_refused(run: Run, tmp_path: Path) -> Non
         load_ctr_model(model, open_bundle(run.codebook), open_bundle(other.codes))
     with pytest.raises(BundleError, match="needs a codebook"):
         load_ctr_model(model, None, None)
+
+
+def test_a_dataset_of_other_vocabularies_is_refused(run: Run, tmp_path: Path) -> None:
+    other = tmp_path / "dataset"
+    layout = FieldLayout(LAYOUT.fields, (("user", 301), ("item", 202), ("colour", 5)))
+    with write_bundle(other, "dataset") as draft:
+        with DatasetWriter(draft.path, layout) as writer:
+            writer.append("train", np.ones((4, 4), np.uint32), np.array([0, 1, 0, 1], np.uint8))
+        draft.extra = writer.extra()
+    with pytest.raises(SpaceError, match="not encoded with the fields and vocabularies"):
+        replace(run, root=tmp_path, dataset=other).train("model")
+    with pytest.raises(SpaceError, match="not encoded with the fields and vocabularies"):
+        replace(run, root=tmp_path, dataset=other).reference("full", EvaluateConfig(reference="full", full=FULL))
+
+
+def test_trained_codewords_are_bound_to_their_codebook_and_frozen_ones_to_its_space(run: Run, tmp_path: Path) -> None:
+    again, codes = tmp_path / "codebook", tmp_path / "codes"
+    quantize_step(
+        quantize=QUANTIZE, pretrained=run.pretrained, vocabulary=run.vocabulary, seed=7,
+        out_codebook=again, out_codes=codes,
+    )  # fmt: skip
+    assert open_bundle(again).uuid != open_bundle(run.codebook).uuid
+    load_ctr_model(run.train("kept"), open_bundle(again), open_bundle(codes))
+    warm = run.train("bound", TRAIN.model_copy(update={"codewords": "warm"}))
+    run.load(warm)
+    with pytest.raises(SpaceError, match=f"fit codes of codebook {open_bundle(run.codebook).uuid} only"):
+        load_ctr_model(warm, open_bundle(again), open_bundle(codes))
+
+
+def test_the_checkpoint_stays_until_the_model_is_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **more: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(training_steps, "write_model", fails)
+    with pytest.raises(OSError, match="disk full"):
+        run.train("unwritten")
+    assert len(list((run.root / "work").glob("train-*"))) == 1
+    monkeypatch.undo()
+    run.train("unwritten")
+    assert not list((run.root / "work").glob("train-*"))
+
+
+def test_l2_of_pretraining_rises_over_the_warm_up(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[float, list[float]] = {}
+
+    def remember(model: CtrModel, data: object, settings: PretrainConfig, **more: object) -> FitResult:
+        found[settings.l2_warmup_epochs] = [more["l2_at"](epoch) for epoch in (0.5, 1.0, 2.0, 5.0)]  # type: ignore[operator]
+        return FitResult(best_auc=0.5)
+
+    monkeypatch.setattr(pretraining, "fit", remember)
+    for warmup in (0.0, 2.0):
+        settings = PRETRAIN.model_copy(update={"l2": 0.4, "l2_warmup_epochs": warmup})
+        pretrain_step(
+            pretrain=settings, dataset=run.dataset, vocabulary=run.vocabulary, seed=0, checkpoints=None,
+            out=tmp_path / str(warmup),
+        )  # fmt: skip
+    assert found == {0.0: [0.4] * 4, 2.0: pytest.approx([0.1, 0.2, 0.4, 0.4])}

@@ -136,9 +136,13 @@ def sequence(array: pa.Array, target: ValueType, *, separator: str, max_length: 
 
 def label(array: pa.Array) -> NDArray[np.uint8]:
     """(N,) labels; anything but 0 and 1 is refused, null included."""
-    numbers = numeric(array)
+    problem, fix = "is not 0 or 1", "make the label 0 or 1 in every row"
+    try:
+        numbers = numeric(array)
+    except BadValueError as error:
+        raise BadValueError(problem, error.row, error.found, fix) from None
     x = np.asarray(pc.fill_null(numbers, -1.0))
-    _refuse((x != 0) & (x != 1), array, "is not 0 or 1", "make the label 0 or 1 in every row")
+    _refuse((x != 0) & (x != 1), array, problem, fix)
     return x.astype(np.uint8)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dask.delayed import Delayed, delayed
+from numpy.typing import NDArray
 
 from mec.bundle import write_bundle
 from mec.config import CountConfig, DataConfig
@@ -57,10 +58,11 @@ def count_step(*, data: DataConfig, count: CountConfig, seed: int, out: Path) ->
         ) as draft:
             tables, tally = count_source(source, count)
             rows = {name: tally.rows.get(code, 0) for code, name in enumerate(SPLITS)}
+            positives = {name: tally.positives.get(code, 0) for code, name in enumerate(SPLITS)}
             check_facts(
                 fields={name: t.facts() for name, t in tally.fields.items()},
                 rows=rows,
-                num_positive=tally.num_positive,
+                positives=positives,
                 label=source.label,
             )
             if dropped := tally.rows.get(NO_SPLIT, 0):
@@ -74,7 +76,6 @@ def count_step(*, data: DataConfig, count: CountConfig, seed: int, out: Path) ->
                     for name, table in tables.items()
                 },
                 "rows": rows,
-                "label_mean": tally.num_positive / rows["train"],
                 "numeric": {f.name: _numeric_facts(tally.fields[f.name]) for f in source.fields if is_linear(f)},
             }
             distinct = sum(table.num_rows for table in tables.values())
@@ -129,14 +130,8 @@ def count_partitions(source: Source, begin: int, end: int) -> _Leaf:
 
 
 def _count_block(source: Source, block: Block, counters: Mapping[str, ValueCounter], tally: Tally) -> None:
-    codes, nums = np.unique(block.split, return_counts=True)
     is_train = block.split == TRAIN
-    tally.add(
-        Tally(
-            rows=dict(zip(codes.tolist(), nums.tolist(), strict=True)),
-            num_positive=int(block.label[is_train].sum(dtype=np.int64)),
-        )
-    )
+    tally.add(Tally(rows=_numbers(block.split), positives=_numbers(block.split[block.label == 1])))
     mask = None if is_train.all() else pa.array(is_train)
     for field in source.fields:
         column = block.columns[field.name]
@@ -147,6 +142,12 @@ def _count_block(source: Source, block: Block, counters: Mapping[str, ValueCount
         tally.fields[field.name].add(FieldTally.of(column))
         if not is_linear(field):
             counters[vocabulary_of(field)].add(column)
+
+
+def _numbers(codes: NDArray[np.uint8]) -> dict[int, int]:
+    """How often each split code occurs among (N,)."""
+    found, nums = np.unique(codes, return_counts=True)
+    return dict(zip(found.tolist(), nums.tolist(), strict=True))
 
 
 def _numeric_facts(tally: FieldTally) -> dict[str, float | int]:

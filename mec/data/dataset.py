@@ -157,17 +157,9 @@ class EncodedDataset:
         label = rows["label"].astype(np.float32)
         if self.layout.is_plain:
             return Batch(raw.view(np.int32), None, label)
-        weights = np.ones(raw.shape, dtype=np.float32)
-        for column, field in enumerate(self.layout.linear_fields):
-            weights[:, field.first_slot] = rows["numerics"][:, column]
-        empty = raw == PAD_ID
-        for field in self.layout.fields:
-            if field.pooling == "mean":
-                slots = slice(field.first_slot, field.first_slot + field.num_slots)
-                lengths = field.num_slots - empty[:, slots].sum(axis=1, keepdims=True)  # (B, 1)
-                weights[:, slots] = 1.0 / np.maximum(lengths, 1)
-        weights[empty] = 0.0
-        ids = np.where(empty, np.uint32(OOV_ID), raw).view(np.int32)
+        filled = raw != PAD_ID
+        weights = self.layout.slot_weights(filled, list(rows["numerics"].T) if "numerics" in rows else [])
+        ids = np.where(filled, raw, np.uint32(OOV_ID)).view(np.int32)
         return Batch(ids, weights, label)
 
 

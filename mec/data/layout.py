@@ -8,6 +8,7 @@ A categorical or numeric field fills one slot; a sequence field fills ``max_leng
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -76,6 +77,25 @@ class FieldLayout:
         """(S,) offset to add to each slot's id to index the stacked table."""
         offsets = self.offsets()
         return np.array([offsets[f.vocabulary] for f in self.fields for _ in range(f.num_slots)], dtype=np.int64)
+
+    def slot_weights(self, filled: NDArray[np.bool_], numerics: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """What slots' rows are multiplied by before pooling, in training and in serving.
+
+        Args:
+            filled: (B, S) whether a slot holds a value.
+            numerics: (B,) standardised numbers of each linear field, in the order of ``linear_fields``.
+
+        Returns:
+            (B, S): 0 in empty slots, 1 over the list's length under mean pooling, a linear field's number, else 1.
+        """
+        weights = filled.astype(np.float32)
+        for field in self.fields:
+            if field.pooling == "mean":
+                slots = slice(field.first_slot, field.first_slot + field.num_slots)
+                weights[:, slots] /= np.maximum(filled[:, slots].sum(axis=1, keepdims=True), 1)
+        for field, numbers in zip(self.linear_fields, numerics, strict=True):
+            weights[:, field.first_slot] = numbers
+        return weights
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

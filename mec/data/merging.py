@@ -132,12 +132,12 @@ class Tally:
     """The small facts of some rows: splits, labels, fields."""
 
     rows: dict[int, int] = field(default_factory=dict)  # split code -> rows
-    num_positive: int = 0  # training rows of label 1
+    positives: dict[int, int] = field(default_factory=dict)  # split code -> rows of label 1
     fields: dict[str, FieldTally] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:
-        for code, num in other.rows.items():
-            self.rows[code] = self.rows.get(code, 0) + num
-        self.num_positive += other.num_positive
+        for mine, theirs in ((self.rows, other.rows), (self.positives, other.positives)):
+            for code, num in theirs.items():
+                mine[code] = mine.get(code, 0) + num
         for name, tally in other.fields.items():
             self.fields.setdefault(name, FieldTally()).add(tally)

@@ -14,6 +14,8 @@ from mec.errors import DataError
 
 Field = CategoricalField | NumericField | SequenceField
 
+MIN_ROWS_PER_CLASS = 2  # of the validation and test splits: an interval of the AUC needs them
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
 
 
@@ -76,17 +78,19 @@ def resolve_vocabularies(
     return {name: next(iter(t)) if len(t) == 1 else "string" for name, t in found.items()}
 
 
-def check_facts(*, fields: Mapping[str, FieldFacts], rows: Mapping[str, int], num_positive: int, label: str) -> None:
+def check_facts(
+    *, fields: Mapping[str, FieldFacts], rows: Mapping[str, int], positives: Mapping[str, int], label: str
+) -> None:
     """Refuse data that nothing can be learned from; counting calls this with what it saw.
 
     Args:
         fields: Field name -> what the training split holds.
         rows: ``train``, ``valid`` and ``test`` -> number of rows.
-        num_positive: Training rows of label 1.
+        positives: Split -> its rows of label 1.
         label: Name of the label column.
 
     Raises:
-        DataError: A split without rows, one class only, a field that is all null or has a single value.
+        DataError: A split without rows or with one class only, a field that is all null or has a single value.
     """
     for split in ("train", "valid", "test"):
         if not rows.get(split):
@@ -95,12 +99,19 @@ def check_facts(*, fields: Mapping[str, FieldFacts], rows: Mapping[str, int], nu
                 found=dict(rows),
                 fix="check data.split: its column and values, its fractions, or its times",
             )
-    if num_positive in (0, rows["train"]):
+    if positives["train"] in (0, rows["train"]):
         raise DataError(
             f"label column {label!r} has one class only in the training split",
-            found=f"{num_positive} ones in {rows['train']} rows",
+            found=f"{positives['train']} ones in {rows['train']} rows",
             fix="use rows of both classes: nothing can be learned from one",
         )
+    for split in ("valid", "test"):
+        if min(positives[split], rows[split] - positives[split]) < MIN_ROWS_PER_CLASS:
+            raise DataError(
+                f"label column {label!r} has too few rows of a class in the {split} split to measure an AUC on",
+                found=f"{positives[split]} ones in {rows[split]} rows",
+                fix=f"give the {split} split more rows: it needs {MIN_ROWS_PER_CLASS} of each class",
+            )
     for name, facts in fields.items():
         remove = f"remove {name!r} from the config's data section"
         if facts.num_values == facts.num_nulls:

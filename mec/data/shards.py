@@ -43,7 +43,6 @@ class DatasetWriter:
             self._specs["time"] = (np.dtype(np.float64), ())
         self._open: dict[str, dict[str, _NpyAppender]] = {}
         self._shards: dict[str, list[int]] = {s: [] for s in SPLITS}
-        self._num_positive = 0
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -78,8 +77,6 @@ class DatasetWriter:
         for name, (dtype, shape) in self._specs.items():
             assert rows[name].dtype == dtype, f"{name}: {rows[name].dtype}, need {dtype}"
             assert rows[name].shape == (len(label), *shape), f"{name}: {rows[name].shape}"
-        if split == "train":
-            self._num_positive += int(label.sum(dtype=np.int64))
         start = 0
         while start < len(label):
             shards = self._shards[split]
@@ -95,13 +92,12 @@ class DatasetWriter:
                 self._close(split)
 
     def extra(self) -> dict[str, Any]:
-        """What readers need: layout, rows and shards per split, the training rows' mean label."""
+        """What readers need: layout, rows and shards per split."""
         rows = {split: sum(self._shards[split]) for split in SPLITS}
         return {
             "layout": self._layout.to_json(),
             "rows": rows,
             "shards": {split: list(self._shards[split]) for split in SPLITS},
-            "label_mean": self._num_positive / max(rows["train"], 1),
         }
 
     def _start(self, split: str, shard: int) -> None:

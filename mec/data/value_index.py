@@ -1,10 +1,13 @@
-"""From values to ids: one hash table per vocabulary, built once."""
+"""From values to ids: one hash table per vocabulary, built once.
+
+Importing this file imports neither pandas nor polars, half a second in every step: building an index does.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -33,27 +36,35 @@ class ValueIndex:
         self._ids = np.append(ids, np.uint32(OOV_ID))  # the last is for place -1, unknown
         self._strings = None if pa.types.is_int64(values.type) else known
         self._seed = 0
-        self._index = pd.Index(self._keys(known))
+        self._index = self._built(known)
         while not self._index.is_unique:
             assert self._strings is not None, "a vocabulary holds a value once"
             self._seed += 1  # two values share a hash: take another hash
-            self._index = pd.Index(self._keys(known))
+            self._index = self._built(known)
 
     def ids(self, values: pa.Array) -> NDArray[np.uint32]:
         """Ids of (N,) values, 0 where a value is unknown."""
         valid = values.drop_null() if values.null_count else values
-        places = self._index.get_indexer(pd.Index(self._keys(valid)))
+        places = self._index.get_indexer(self._built(valid))
         if self._strings is not None and len(self._strings):
             same = pc.equal(self._strings.take(pa.array(np.maximum(places, 0))), valid)
             places = np.where(np.asarray(same), places, -1)
-        found = self._ids[places]
+        found: NDArray[np.uint32] = self._ids[places]
         if not values.null_count:
             return found
         result = np.full(len(values), self._null_id, dtype=np.uint32)
         result[np.asarray(pc.is_valid(values))] = found
         return result
 
+    def _built(self, values: pa.Array) -> Any:
+        """A pandas Index of the values' keys."""
+        import pandas as pd
+
+        return pd.Index(self._keys(values))
+
     def _keys(self, values: pa.Array) -> NDArray[np.int64]:
         if self._strings is None:
             return np.asarray(values)
+        import polars as pl
+
         return pl.Series(values).cast(pl.String).hash(self._seed).to_numpy().view(np.int64)

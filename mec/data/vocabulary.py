@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mec.bundle import Bundle, open_bundle, write_bundle
 from mec.config import CountConfig
+from mec.data.numeric import linear_weights
 from mec.data.value_index import ValueIndex
 from mec.errors import DataError
 from mec.steps import step
@@ -153,8 +154,7 @@ class Vocabularies:
     def weights(self, field: str, values: pa.Array) -> NDArray[np.float32]:
         """(N,) weights of a linear field: standardised with training mean and deviation, 1 where null."""
         fact = self.bundle.extra["numeric"][field]
-        standardised = pc.divide(pc.subtract(values, fact["mean"]), fact["std"])
-        return np.asarray(pc.fill_null(standardised, 1.0), dtype=np.float32)
+        return linear_weights(values, fact["mean"], fact["std"])
 
     def keys(self, name: str) -> pa.StringArray:
         """(V,) online keys by id."""

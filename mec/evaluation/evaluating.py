@@ -87,7 +87,7 @@ def evaluate_step(
         if full is not None:
             full_logits = _predict(full, rows, evaluate.batch_size)[0]
             progress.update(1, "full-table reference predicted")
-        vocabularies = Vocabularies.open(vocabulary)
+        vocabularies = Vocabularies(bundles["vocabulary"])
         _check_vocabulary(rows.layout, vocabularies)
         coded = _coded(bundles["model"], bundles["codebook"])
         evaluation = evaluate_predictions(

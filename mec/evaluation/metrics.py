@@ -191,11 +191,11 @@ def score_histogram(labels: Labels, probabilities: Floats, num_bins: int = 40) -
 
 
 def wilson_interval(num_positives: float, num_rows: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
+    """Wilson's 95 % interval of a share; rounding puts neither end past the share itself."""
     share, z2 = num_positives / num_rows, NORMAL_95**2
     centre = (share + z2 / (2 * num_rows)) / (1 + z2 / num_rows)
     half = NORMAL_95 / (1 + z2 / num_rows) * math.sqrt(share * (1 - share) / num_rows + z2 / (4 * num_rows**2))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
 
 
 def _row_losses(labels: Labels, logits: Floats) -> NDArray[np.float64]:

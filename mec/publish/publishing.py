@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from mec.bundle import Bundle, open_bundle, write_bundle, write_json
@@ -116,7 +117,7 @@ class OnlineRows:
         self.generation = int(codes.extra["generation"])
         self._shapes: dict[str, dict[str, int]] = codes.extra["vocabularies"]
         self._packed = load_file(codes.file("codes.safetensors")) if self._shapes else {}
-        self._vocabularies = Vocabularies.open(vocabulary.path)
+        self._vocabularies = Vocabularies(vocabulary)
         for name, shape in self._shapes.items():
             if self._vocabularies.sizes.get(name) != shape["size"]:
                 raise BundleError(
@@ -132,14 +133,14 @@ class OnlineRows:
         """Keys and values, each vocabulary's keys in the order of the store's index."""
         for name, shape in self._shapes.items():
             keys = self._vocabularies.keys(name)
-            values = self._values(name)
+            values = self._row_bytes(name)
             lengths = pc.binary_length(keys)
             order = pc.sort_indices(
                 pa.table({"length": lengths, "key": keys}), sort_keys=[("length", "ascending"), ("key", "ascending")]
             ).to_numpy()
             for start in range(0, shape["size"], batch_rows):
                 ids = order[start : start + batch_rows]
-                yield keys.take(pa.array(ids)).to_pylist(), [values[i] for i in ids]
+                yield keys.take(pa.array(ids)).to_pylist(), encode(self.codebook, values[ids])
 
     def sample(self, num_rows: int) -> list[OnlineRow]:
         """At most ``num_rows`` rows drawn with a fixed seed."""
@@ -147,19 +148,22 @@ class OnlineRows:
         drawn = np.sort(
             np.random.default_rng(_VERIFY_SEED).choice(total, min(num_rows, total), replace=False, shuffle=False)
         )
-        rows, offset = [], 0
+        rows: list[OnlineRow] = []
+        offset = 0
         for name, shape in self._shapes.items():
             ids = drawn[(drawn >= offset) & (drawn < offset + shape["size"])] - offset
             offset += shape["size"]
             if len(ids):
-                keys, values = self._vocabularies.keys(name), self._values(name)
-                rows += [OnlineRow(keys[int(i)].as_py(), values[i]) for i in ids]
+                keys = self._vocabularies.keys(name).take(pa.array(ids)).to_pylist()
+                values = encode(self.codebook, self._row_bytes(name)[ids])
+                rows += map(OnlineRow, keys, values)
         return rows
 
-    def _values(self, name: str) -> list[bytes]:
+    def _row_bytes(self, name: str) -> NDArray[np.uint8]:
+        """(V, n) packed codes, a value's per row."""
         shape = self._shapes[name]
         codes = packing.unpack(self._packed[name], shape["size"], shape["num_codes"], shape["bits_per_code"])  # (V, M)
-        return encode(self.codebook, packing.row_bytes(codes, shape["bits_per_code"]))
+        return packing.row_bytes(codes, shape["bits_per_code"])
 
 
 def publish_rows(rows: OnlineRows, repo: Path, publish: PublishConfig) -> dict[str, Any]:

@@ -31,16 +31,26 @@ def open_store(repo: Path) -> FeatureStore:
         PublishError: No ``feature_store.yaml``, or Feast cannot read it or reach what it names.
     """
     repo = Path(repo).resolve()
-    yaml = repo / STORE_YAML
-    if not yaml.is_file():
-        raise PublishError(
-            f"no {STORE_YAML} in the feature repo {repo}",
-            fix="set publish.feature_repo to a directory that holds one, or to null for an embedded store",
-        )
+    yaml = store_file(repo)
     from feast import FeatureStore
 
     with feast_errors(f"cannot open the Feast store of {yaml}", fix="correct it; feature_repo/ has a working example"):
         return retry_while_locked(lambda: FeatureStore(repo_path=str(repo)))
+
+
+def store_file(repo: Path) -> Path:
+    """The settings file of a feature repo.
+
+    Raises:
+        PublishError: There is none.
+    """
+    file = repo / STORE_YAML
+    if not file.is_file():
+        raise PublishError(
+            f"no {STORE_YAML} in the feature repo {repo}",
+            fix="set publish.feature_repo to a directory that holds one, or to null for an embedded store",
+        )
+    return file
 
 
 @contextmanager

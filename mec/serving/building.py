@@ -40,7 +40,7 @@ def write_scorer(
     """
     _check(model, codebook, evaluation)
     layout = FieldLayout.from_json(model.extra["layout"])
-    vocabularies = Vocabularies.open(vocabulary.path)
+    vocabularies = Vocabularies(vocabulary)
     facts = vocabulary.extra["vocabularies"]
     looked_up = {f.vocabulary for f in layout.fields if f.kind != "linear"}
     fields = input_fields(

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mec.data import columns
 from mec.data.columns import ValueType
 from mec.data.layout import FieldLayout
+from mec.data.numeric import linear_weights
 from mec.errors import DataError
 
 FORMAT = 1  # of the scorer bundle; a reader refuses any other
@@ -85,8 +85,7 @@ class InputField:
 
     def weight(self, numbers: pa.Array) -> NDArray[np.float32]:
         """Standardised values (N,) of a linear field, 1 where null."""
-        x = np.asarray(pc.fill_null(numbers, np.nan), dtype=np.float64)
-        return np.where(np.isnan(x), 1.0, (x - self.mean) / self.std).astype(np.float32)
+        return linear_weights(numbers, self.mean, self.std)
 
     @property
     def _type(self) -> ValueType:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mec.bundle import Bundle, open_bundle
 from mec.data.layout import FieldLayout
+from mec.data.value_index import ValueIndex
 from mec.data.vocabulary import online_keys
 from mec.embeddings.coded import CodedEmbedding
 from mec.errors import BundleError, DataError, SpaceError
@@ -73,7 +74,7 @@ class Scorer:
         self._coded = {name: _CodedVocabulary(**facts) for name, facts in codebook.extra["coded"].items()}
         self._calibration = Calibration(**bundle.extra["calibration"])
         self._width = int(bundle.extra["embedding_dim"]) + 1
-        self._exact = {name: _read_values(bundle.file(file)) for name, file in bundle.extra["values"].items()}
+        self._exact = {name: _read_index(bundle.file(file)) for name, file in bundle.extra["values"].items()}
 
     @classmethod
     def open(cls, path: Path | str, codes: FeastCodes | BundleCodes) -> Scorer:
@@ -156,16 +157,12 @@ class Scorer:
         rows = {}
         for name, (found, index) in distinct.items():
             if name in self._exact:
-                table = self._embedding.rows(name, torch.from_numpy(self._ids(name, found)))
+                ids = self._exact[name].ids(found).view(np.int32)  # (U,) 0 for values that it does not have
+                table = self._embedding.rows(name, torch.from_numpy(ids))
             else:
                 table = self._decode(name, [next(packed) for _ in range(len(found))])
             rows[name] = table[index]
         return rows
-
-    def _ids(self, vocabulary: str, values: pa.Array) -> NDArray[np.int64]:
-        """Ids (U,) of an exact vocabulary's values; 0 for those it does not have."""
-        place = pc.index_in(values, value_set=self._exact[vocabulary])
-        return np.asarray(pc.fill_null(place, -1), dtype=np.int64) + 1
 
     def _decode(self, vocabulary: str, packed: list[bytes | None]) -> Tensor:
         """Rows (U, D + 1) of packed codes; a value without codes gets those of out of vocabulary."""
@@ -197,17 +194,11 @@ class Scorer:
                 rows[:, slots.first_slot] = self._embedding.rows(field.vocabulary, known)
 
     def _weights(self, filled: NDArray[np.bool_], columns: Mapping[str, pa.Array]) -> Tensor | None:
-        """(B, S) what slots are multiplied by, as ``EncodedDataset`` gives it; None where the layout is plain."""
+        """(B, S) what slots are multiplied by; None where the layout is plain."""
         if self.layout.is_plain:
             return None
-        weights = filled.astype(np.float32)
-        for field, slots in zip(self.fields, self.layout.fields, strict=True):
-            part = slice(slots.first_slot, slots.first_slot + slots.num_slots)
-            if slots.pooling == "mean":
-                weights[:, part] /= np.maximum(filled[:, part].sum(axis=1, keepdims=True), 1)
-            if field.kind == "linear":
-                weights[:, slots.first_slot] = field.weight(columns[field.name])
-        return torch.from_numpy(weights)
+        numerics = [f.weight(columns[f.name]) for f in self.fields if f.kind == "linear"]
+        return torch.from_numpy(self.layout.slot_weights(filled, numerics))
 
 
 def _distinct(array: pa.Array) -> tuple[pa.Array, Tensor]:
@@ -216,9 +207,10 @@ def _distinct(array: pa.Array) -> tuple[pa.Array, Tensor]:
     return encoded.dictionary, torch.from_numpy(np.asarray(encoded.indices, dtype=np.int64))
 
 
-def _read_values(file: Path) -> pa.Array:
-    """Values of ids 1, 2, ... of an exact vocabulary."""
-    return pq.read_table(file)["value"].combine_chunks()
+def _read_index(file: Path) -> ValueIndex:
+    """Ids of an exact vocabulary's values; the file holds those of ids 1, 2, ..."""
+    values = pq.read_table(file)["value"].combine_chunks()
+    return ValueIndex(pa.concat_arrays([pa.nulls(1, values.type), values]))
 
 
 def _to_arrow(name: str, column: pd.Series[Any]) -> pa.Array:

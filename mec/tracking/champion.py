@@ -166,7 +166,7 @@ class _Decoder:
         slots = {f.name: f for f in dataset.layout.fields}
         self._fields = [(field, slots[field.name]) for field in fields if _same_form(field, slots.get(field.name))]
         self._numeric = vocabulary.extra["numeric"]
-        opened = Vocabularies.open(vocabulary.path)
+        opened = Vocabularies(vocabulary)
         self._values = {f.name: _values(opened.values(s.vocabulary), f) for f, s in self._fields if f.kind != "linear"}
 
     def columns(self, batch: Batch) -> dict[str, pa.Array]:

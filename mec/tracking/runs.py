@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from mec.config import TrackingConfig
 from mec.errors import TrackingError
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RUN_TAG = "mec.run"  # tag of a run that we opened: the pipeline run it belongs to
+LOCK_WAIT_S = 120.0  # the first opening of a database takes 10 s
+_LOCK_FILE = "mlflow.lock"
 _PER_REQUEST = 100  # MLflow's limit on params and on tags of one request
 _MAX_VALUE = 5_000  # characters; MLflow refuses params over 6,000 and tags over 8,000
 _ENVIRONMENT = {  # while a run is open, where the user set nothing else
@@ -163,17 +167,29 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _client(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
-    if uri.startswith("sqlite:///"):
-        folder = _sqlite_folder(uri)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrackingError(
-                f"cannot make the directory {folder} of the MLflow database",
-                found=error.strerror,
-                fix="set store, or tracking.uri, to a place that you may write to",
-            ) from None
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if not uri.startswith("sqlite:///"):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    folder = _sqlite_folder(uri)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # MLflow makes and upgrades the tables of both its stores at first use; two processes at once break each other
+        with FileLock(str(folder / _LOCK_FILE), timeout=LOCK_WAIT_S):
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+            client.search_registered_models(max_results=1)
+            return client
+    except Timeout:
+        raise TrackingError(
+            f"another process holds {folder / _LOCK_FILE} while it opens the MLflow database",
+            found=f"no end after {LOCK_WAIT_S:g} s",
+            fix="wait until it ends, then run this step again",
+        ) from None
+    except OSError as error:
+        raise TrackingError(
+            f"cannot make the directory {folder} of the MLflow database",
+            found=error.strerror,
+            fix="set store, or tracking.uri, to a place that you may write to",
+        ) from None
 
 
 def _adopt(client: MlflowClient, uri: str, run_id: str) -> TrackedRun:

@@ -91,7 +91,6 @@ def test_counts_equal_a_plain_counter(tmp_path: Path) -> None:
     assert fact["std"] == pytest.approx(np.std(prices))
     assert (fact["num_values"], fact["num_nulls"]) == (len(prices), len(train) - len(prices))
     assert bundle.extra["rows"] == {s: sum(r["split"] == s for r in table) for s in ("train", "valid", "test")}
-    assert bundle.extra["label_mean"] == np.mean([r["label"] for r in train])
     assert bundle.extra["vocabularies"]["city"] == {"type": "string", "distinct": 12}
     assert sorted(bundle.extra["vocabularies"]) == ["city", "thing", "user"]
 

@@ -143,7 +143,6 @@ def test_weights_and_padding(tmp_path: Path) -> None:
         [[1, -2.5, 0.5, 0.5, 0, 1, 1], [1, 1, 0, 0, 0, 0, 0], [1, 0, third, third, third, 1, 0]],
     )
     np.testing.assert_array_equal(batch.ids, np.where(ids == PAD_ID, OOV_ID, ids).astype(np.int32))
-    assert draft.extra["label_mean"] == pytest.approx(2 / 3)
 
 
 def test_shards_are_plain_npy_with_the_rows_the_bundle_states(tmp_path: Path) -> None:
@@ -199,3 +198,9 @@ def test_cut_and_missing_shards_are_named(tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(BundleError, match=r"misses its file 'train/label-00000\.npy'"):
         EncodedDataset.open(tmp_path / "d", verify=False)
+
+
+def test_rows_of_a_piece_are_shuffled_too(tmp_path: Path) -> None:
+    data = write_plain(tmp_path / "d", 1000)
+    (batch,) = data.batches("train", 1000, seed=0, shuffle_rows=2_000_000)  # all in one piece
+    assert np.mean(np.diff(batch.ids[:, 0]) == 1) < 0.1

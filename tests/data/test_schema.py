@@ -6,6 +6,7 @@ from mec.data.schema import FieldFacts, check_facts, resolve_vocabularies, vocab
 from mec.errors import DataError
 
 ROWS = {"train": 80, "valid": 10, "test": 10}
+POSITIVES = {"train": 20, "valid": 3, "test": 8}
 GOOD = {"a": FieldFacts(80, 3, 2), "b": FieldFacts(80, 79, 1)}
 
 
@@ -87,19 +88,27 @@ def test_a_numeric_vocabulary_is_not_shared() -> None:
 
 
 def test_good_facts_pass() -> None:
-    check_facts(fields=GOOD, rows=ROWS, num_positive=20, label="label")
+    check_facts(fields=GOOD, rows=ROWS, positives=POSITIVES, label="label")
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_a_split_without_rows(split: str) -> None:
     with pytest.raises(DataError, match=f"the {split} split has no rows.*data.split"):
-        check_facts(fields=GOOD, rows=ROWS | {split: 0}, num_positive=20, label="label")
+        check_facts(fields=GOOD, rows=ROWS | {split: 0}, positives=POSITIVES, label="label")
 
 
 @pytest.mark.parametrize("num_positive", [0, 80])
 def test_one_class_only(num_positive: int) -> None:
     with pytest.raises(DataError, match="label column 'click' has one class only"):
-        check_facts(fields=GOOD, rows=ROWS, num_positive=num_positive, label="click")
+        check_facts(fields=GOOD, rows=ROWS, positives=POSITIVES | {"train": num_positive}, label="click")
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+@pytest.mark.parametrize("missing", [0, 1])
+def test_too_few_rows_of_a_class_to_measure_on(split: str, missing: int) -> None:
+    for num_positive in (missing, ROWS[split] - missing):
+        with pytest.raises(DataError, match=f"too few rows of a class in the {split} split.*{num_positive} ones"):
+            check_facts(fields=GOOD, rows=ROWS, positives=POSITIVES | {split: num_positive}, label="click")
 
 
 @pytest.mark.parametrize(
@@ -112,4 +121,4 @@ def test_one_class_only(num_positive: int) -> None:
 )
 def test_fields_nothing_can_be_learned_from(facts: FieldFacts, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        check_facts(fields=GOOD | {"c": facts}, rows=ROWS, num_positive=20, label="label")
+        check_facts(fields=GOOD | {"c": facts}, rows=ROWS, positives=POSITIVES, label="label")

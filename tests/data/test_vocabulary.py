@@ -37,7 +37,6 @@ def write_counts(path: Path, counts: Mapping[str, list[tuple[Any, int]]] = COUNT
         draft.extra = {
             "vocabularies": {n: {"type": types[n], "distinct": len(r)} for n, r in counts.items()},
             "rows": {"train": 22, "valid": 2, "test": 2},
-            "label_mean": 0.5,
             "numeric": {"price": {"mean": 3.0, "std": 2.0, "num_values": 15, "num_nulls": 7}},
         }
     return path

@@ -169,3 +169,10 @@ def test_logloss_difference_is_the_difference() -> None:
     difference = metrics.logloss_difference(labels, logits, 2 * logits)
     assert difference.value == pytest.approx(metrics.logloss(labels, logits) - metrics.logloss(labels, 2 * logits))
     assert difference.low < difference.value < difference.high < 0
+
+
+@pytest.mark.parametrize("num_rows", range(1, 60))
+def test_wilson_interval_holds_the_share_whatever_the_rounding(num_rows: int) -> None:
+    for num_positives in (0, num_rows // 3, num_rows):
+        low, high = metrics.wilson_interval(num_positives, num_rows)
+        assert 0 <= low <= num_positives / num_rows <= high <= 1

@@ -5,8 +5,19 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import pytest
+
 from mec.config import RunConfig, joined, parse_config
-from pipelines.parameters import SECTIONS, resolve_paths, section_parameters
+from mec.errors import ConfigError, MecError
+from pipelines.compiling import compile_train
+from pipelines.local import run_train
+from pipelines.parameters import (
+    SECTIONS,
+    refuse_what_is_not_here,
+    refuse_wrong_backbone,
+    resolve_paths,
+    section_parameters,
+)
 from pipelines.train import train
 
 CONFIG = parse_config(
@@ -21,7 +32,7 @@ CONFIG = parse_config(
             "split": {"kind": "time", "valid_from": 1.5, "test_from": 2.0},
             "time": "ts",
         },
-        "train": {"model": "pnn", "settings": {"hidden": [64, 32]}},
+        "train": {"model": "pnn", "settings": {"hidden_units": [64, 32]}},
     }
 )
 
@@ -47,3 +58,45 @@ def test_absolute_paths_and_absent_ones_stay(tmp_path):
     config = parse_config({"store": str(tmp_path), "publish": {"feature_repo": "/repo"}})
     assert resolve_paths(config) == config
     assert Path(resolve_paths(config).store).is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"model": "nope"}, "unknown backbone; found: nope"),
+        ({"settings": {"layers": 2}}, "bad settings of the backbone"),
+    ],
+)
+def test_a_wrong_backbone_is_refused_before_anything_is_written(tmp_path, train, message):
+    refuse_wrong_backbone(CONFIG)
+    config = parse_config({"train": train})
+    with pytest.raises(ConfigError, match=message):
+        run_train(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match=message):
+        compile_train(f"registry.example/mec@sha256:{'0' * 64}", tmp_path / "yaml", config)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pretrain": {"device": "cuda:99"}}, "pretrain.device=cuda:99: there is no such device"),
+        ({"train": {"device": "cuda:99"}}, "train.device=cuda:99"),
+        ({"quantize": {"objective": "mec", "mec": {"device": "cuda:99"}}}, "quantize.mec.device=cuda:99"),
+        ({"evaluate": {"reference": "full", "full": {"device": "cuda:99"}}}, "evaluate.full.device=cuda:99"),
+        ({"store": "/dev/null"}, "cannot write to the store /dev/null; found: Not a directory"),
+        ({"store": "/dev/null/below"}, "cannot write to the store /dev/null/below"),
+        ({"tracking": {"uri": "file:///tmp/x"}}, "MLflow keeps no runs in plain files"),
+        ({"publish": {"feature_repo": "no/repo"}}, "no feature_store.yaml in the feature repo .*no/repo"),
+    ],
+)
+def test_what_is_not_here_is_refused_before_anything_is_written(tmp_path, settings, message):
+    with pytest.raises(MecError, match=message):
+        run_train(parse_config(settings), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_run_does_not_use_need_not_be_here():
+    full, off = {"full": {"device": "cuda:99"}}, {"enabled": False}
+    unused = {"evaluate": full, "publish": off | {"feature_repo": "no/repo"}, "tracking": off, "store": "/dev/null"}
+    refuse_what_is_not_here(parse_config(unused))

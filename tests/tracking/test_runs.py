@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 
 from mec.config import RunConfig, TrackingConfig
@@ -14,7 +18,7 @@ from mec.tracking import runs
 from mec.tracking.registry import ModelRegistry
 
 
-def opened(store: Path, **settings: object) -> object:
+def opened(store: Path, **settings: object) -> AbstractContextManager[runs.TrackedRun]:
     tracking = TrackingConfig.model_validate(settings)
     return runs.open_run(tracking, store=store, run_name="shop", run_id="run-1")
 
@@ -54,6 +58,25 @@ def test_a_directory_that_cannot_be_made(store: Path) -> None:
         opened(store, uri=f"sqlite:///{store}/file/x/mlflow.db"),
     ):
         pass
+
+
+def test_a_database_is_opened_by_one_process_at_a_time(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "LOCK_WAIT_S", 0.1)
+    with FileLock(str(store / "mlflow.lock")), pytest.raises(TrackingError, match="another process holds"):
+        opened(store).__enter__()
+    with opened(store), opened(store):  # only the opening is exclusive
+        pass
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_database_at_once(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from mec.config import TrackingConfig; from mec.tracking.runs import open_run\n"
+        f"with open_run(TrackingConfig(), store=Path({str(tmp_path)!r}), run_name='a', run_id='b') as run: pass"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    both = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(2)]
+    assert [process.wait(timeout=180) for process in both] == [0, 0]
 
 
 def test_a_deleted_experiment(store: Path) -> None:
