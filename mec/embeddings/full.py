@@ -44,7 +44,7 @@ class RowSparseTable(nn.Module):
         """(N,) row numbers -> (N, width) rows."""
         if not (self.training and torch.is_grad_enabled()):
             return functional.embedding(index, self.weight)
-        unique, inverse = self._unique(index.long())
+        unique, inverse = self._unique(index)
         rows = functional.embedding(unique, self.weight).requires_grad_()
         self._pending = (unique, rows)
         return functional.embedding(inverse, rows)
@@ -101,7 +101,7 @@ class FullEmbedding(nn.Module):
         self.layout = layout
         self.embedding_dim = embedding_dim
         self.table = RowSparseTable(layout.num_values, embedding_dim + 1)
-        self.register_buffer("offsets", torch.from_numpy(layout.slot_offsets()).to(torch.int32), persistent=False)
+        self.register_buffer("offsets", torch.from_numpy(layout.slot_offsets()), persistent=False)
 
     def initialise(self, generator: torch.Generator, std: float) -> None:
         """Vectors from N(0, std^2), first-order weights 0."""
