@@ -65,7 +65,8 @@ def build_pretrained(data: EncodedDataset, pretrain: PretrainConfig, seed: int) 
     """The untrained small model over full tables."""
     embedding = FullEmbedding(data.layout, pretrain.embedding_dim)
     embedding.initialise(torch.Generator().manual_seed(seed), pretrain.init_std)
-    backbone = build_backbone(pretrain.model, data.layout.num_fields, pretrain.embedding_dim, {})
+    torch.manual_seed(seed)
+    backbone = build_backbone(pretrain.model, data.layout.num_fields, pretrain.embedding_dim, pretrain.settings)
     return CtrModel(data.layout, embedding, backbone)
 
 

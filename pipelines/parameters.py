@@ -20,9 +20,9 @@ def section_parameters(config: RunConfig) -> dict[str, str | int]:
 
 
 def refuse_wrong_backbone(config: RunConfig) -> None:
-    """Refuse an unknown backbone, or settings of another one, before the steps ahead of training are run.
+    """Refuse an unknown backbone, or settings of another model, before the steps ahead of training are run.
 
-    The default needs no look, so that torch is not imported for it.
+    Defaults need no look, so that torch is not imported for them.
 
     Raises:
         ConfigError: As ``check_backbone``.
@@ -31,6 +31,10 @@ def refuse_wrong_backbone(config: RunConfig) -> None:
         from mec.models import check_backbone
 
         check_backbone(config.train.model, config.train.settings)
+    if config.pretrain.settings:
+        from mec.models import check_backbone
+
+        check_backbone(config.pretrain.model, config.pretrain.settings)
 
 
 def refuse_what_is_not_here(config: RunConfig) -> None:

@@ -259,3 +259,20 @@ def test_l2_of_pretraining_rises_over_the_warm_up(run: Run, tmp_path: Path, monk
             out=tmp_path / str(warmup),
         )  # fmt: skip
     assert found == {0.0: [0.4] * 4, 2.0: pytest.approx([0.1, 0.2, 0.4, 0.4])}
+
+
+@pytest.mark.parametrize("model", ["deepfm", "dcnv2"])
+def test_other_models_pretrain_too(run: Run, tmp_path: Path, model: str) -> None:
+    for out in ("a", "b"):
+        pretrain_step(
+            pretrain=PRETRAIN.model_copy(update={"model": model, "settings": {"hidden_units": [8]}, "max_epochs": 1}),
+            dataset=run.dataset,
+            vocabulary=run.vocabulary,
+            seed=0,
+            checkpoints=None,
+            out=tmp_path / out,
+        )
+    first, second = open_bundle(tmp_path / "a", "pretrained"), open_bundle(tmp_path / "b", "pretrained")
+    assert first.extra["model"] == model
+    assert first.uuid == second.uuid
+    assert first.extra["space"] != open_bundle(run.pretrained).extra["space"]

@@ -27,6 +27,7 @@ def register(
     registration: dsl.Output[dsl.Artifact],
 ) -> None:
     from pathlib import Path
+    from typing import Any
 
     from mec.config import TrackingConfig, joined, section
     from mec.tracking.registering import register_step
@@ -34,6 +35,6 @@ def register(
     settings = joined(name, seed, store, data, count, pretrain, quantize, publish, train, evaluate, tracking)
     roles = {"dataset": dataset, "vocabulary": vocabulary, "codebook": codebook, "codes": codes, "model": model}
     roles |= {"publication": publication, "evaluation": evaluation}
-    bundles = {role: Path(bundle.path) for role, bundle in roles.items()}
-    facts = {"name": name, "store": Path(store), "config_json": settings, "run_id": run_id}
-    register_step(tracking=section(TrackingConfig, tracking), **facts, **bundles, out=Path(registration.path))
+    given: dict[str, Any] = {role: Path(bundle.path) for role, bundle in roles.items()}
+    given |= {"name": name, "store": Path(store), "config_json": settings, "run_id": run_id}
+    register_step(tracking=section(TrackingConfig, tracking), **given, out=Path(registration.path))
