@@ -61,15 +61,16 @@ def test_absolute_paths_and_absent_ones_stay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("train", "message"),
+    ("settings", "message"),
     [
-        ({"model": "nope"}, "unknown backbone; found: nope"),
-        ({"settings": {"layers": 2}}, "bad settings of the backbone"),
+        ({"train": {"model": "nope"}}, "unknown backbone; found: nope"),
+        ({"train": {"settings": {"layers": 2}}}, "bad settings of the backbone 'deepfm'"),
+        ({"pretrain": {"settings": {"layers": 2}}}, "bad settings of the backbone 'fm'"),
     ],
 )
-def test_a_wrong_backbone_is_refused_before_anything_is_written(tmp_path, train, message):
+def test_a_wrong_backbone_is_refused_before_anything_is_written(tmp_path, settings, message):
     refuse_wrong_backbone(CONFIG)
-    config = parse_config({"train": train})
+    config = parse_config(settings)
     with pytest.raises(ConfigError, match=message):
         run_train(config, tmp_path / "run")
     with pytest.raises(ConfigError, match=message):
