@@ -33,7 +33,7 @@ def image_id(config: RunConfig) -> str:
 
     if config.image is None:
         raise ConfigError(
-            "the docker runner needs an image", fix="build docker/Dockerfile and pass --set image=NAME:TAG"
+            "the docker runner needs an image", fix="build one with mec installed and pass --set image=NAME:TAG"
         )
     try:
         with contextlib.closing(docker.from_env()) as client:
