@@ -1,4 +1,4 @@
-"""The command line: ``mec run``, ``mec compile``, ``mec config``, ``mec synth``, ``mec version``.
+"""The command line: ``mec run``, ``mec compile``, ``mec config``, ``mec synth``, ``mec check-backbone``.
 
 Commands import what they need when they run: ``mec --help`` answers at once.
 """
@@ -159,6 +159,30 @@ def synth(out: Path, rows: int, seed: int, overrides: tuple[str, ...]) -> None:
     from mec.cli_synth import write
 
     click.echo(write(out, rows, seed, overrides))
+
+
+@main.command(name="check-backbone")
+@click.argument("name")
+@_overrides
+@click.pass_context
+def check_backbone_(ctx: click.Context, name: str, overrides: tuple[str, ...]) -> None:
+    """Check that the backbone NAME keeps what the pipeline relies on.
+
+    Shapes, gradients, determinism, saving, codes, extreme inputs, half precision, and whether it learns the
+    interactions it claims. NAME is one of mec's own or of an installed package; --set changes the backbone's settings.
+
+    \b
+    Examples:
+      mec check-backbone deepfm
+      mec check-backbone sam --set interaction_type=SAM2E
+
+    Exit code: 0 it conforms, 1 there are findings, 2 no such backbone or settings.
+    """
+    from mec.cli_check import check
+
+    text, conforms = check(name, overrides)
+    click.echo(text)
+    ctx.exit(0 if conforms else 1)
 
 
 @main.command()

@@ -16,7 +16,7 @@ from mec.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-COMMANDS = ["", "run", "compile", "config", "synth", "version"]
+COMMANDS = ["", "run", "compile", "config", "synth", "check-backbone", "version"]
 
 
 def mec(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,10 @@ from mec.data.layout import FieldLayout
 
 
 class RowSparseTable(nn.Module):
-    """All vocabularies' rows stacked into one table, trained by row-sparse Adam (Kingma & Ba 2015, lazy rows).
+    """All vocabularies' rows stacked into one table, trained by row-sparse, row-wise Adam.
+
+    Adam (Kingma & Ba, ICLR 2015) on the rows of the batch alone, with one second moment per row, the mean of the
+    squared gradients, as FBGEMM's partial row-wise Adam has it: state takes 1 float per weight, not 2.
 
     ``weight`` is a buffer: autograd sees only the rows that a batch touches, once each. After
     ``backward`` the optimizer calls ``step_rows``; state and update touch those rows alone.
@@ -29,15 +32,15 @@ class RowSparseTable(nn.Module):
     def __init__(self, num_rows: int, width: int) -> None:
         super().__init__()
         self.register_buffer("weight", _zeros(num_rows, width))
-        # first and second moments side by side: one cache miss per row, not two
-        self.register_buffer("moments", torch.zeros(0, 2 * width), persistent=False)
+        # the row's second moment beside its first ones: one cache miss per row, not two
+        self.register_buffer("moments", torch.zeros(0, width + 1), persistent=False)
         self.register_buffer("scratch", torch.zeros(0, dtype=torch.int32), persistent=False)
         self._pending: tuple[Tensor, Tensor] | None = None
 
     def start_training(self) -> None:
-        """Allocate the optimizer's state: two floats per weight, one int32 per row."""
+        """Allocate the optimizer's state: one float per weight, one float and one int32 per row."""
         num_rows, width = self.weight.shape
-        self.moments = _zeros(num_rows, 2 * width).to(self.weight.device)
+        self.moments = _zeros(num_rows, width + 1).to(self.weight.device)
         self.scratch = _zeros(num_rows, dtype=np.int32).to(self.weight.device)
 
     def forward(self, index: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ class RowSparseTable(nn.Module):
     def step_rows(
         self, step: int, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
-        """Adam on the rows of the last batch; ``step`` counts from 1."""
+        """Row-wise Adam on the rows of the last batch; ``step`` counts from 1."""
         if self._pending is None:
             return
         unique, rows = self._pending
@@ -70,15 +73,15 @@ class RowSparseTable(nn.Module):
         if rows.grad is None:
             return
         grad, width = rows.grad, self.weight.shape[1]
-        moments = functional.embedding(unique, self.moments)  # (U, 2 * width)
-        first, second = moments[:, :width], moments[:, width:]
-        first.mul_(betas[0]).add_(grad, alpha=1 - betas[0])
-        second.mul_(betas[1]).addcmul_(grad, grad, value=1 - betas[1])
+        moments = functional.embedding(unique, self.moments)  # (U, width + 1)
+        first, second = moments[:, :width], moments[:, width]  # (U, width), (U,)
+        first.lerp_(grad, 1 - betas[0])
+        squares = torch.linalg.vector_norm(grad, dim=1).square_()
+        second.mul_(betas[1]).add_(squares, alpha=(1 - betas[1]) / width)
         self.moments.index_copy_(0, unique, moments)
         correction = (1 - betas[1] ** step) ** 0.5
-        denominator = second.sqrt().add_(eps * correction)
-        size = learning_rate * correction / (1 - betas[0] ** step)
-        self.weight.index_copy_(0, unique, rows.detach().addcdiv_(first, denominator, value=-size))
+        sizes = (learning_rate * correction / (1 - betas[0] ** step)) / second.sqrt().add_(eps * correction)  # (U,)
+        self.weight.index_copy_(0, unique, rows.detach().addcmul_(first, sizes.unsqueeze(1), value=-1))
 
 
 def _zeros(*shape: int, dtype: DTypeLike = np.float32) -> Tensor:

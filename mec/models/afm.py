@@ -34,6 +34,7 @@ class AFM(Backbone):
     """An FM whose pairs are weighted by an attention network."""
 
     settings_type = AFMSettings
+    interaction_orders = frozenset({1, 2})
     left: Tensor
     right: Tensor
 

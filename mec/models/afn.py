@@ -91,6 +91,8 @@ class AFN(Backbone):
     """A deep network over logarithmic neurons."""
 
     settings_type = AFNSettings
+    interaction_orders = frozenset({1, 2, 3})
+    field_order_matters = True
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: AFNSettings) -> None:
         super().__init__(num_fields, embedding_dim, settings)
@@ -109,6 +111,8 @@ class AFNPlus(Backbone):
     """AFN and a deep network over the same embeddings, their logits weighted and added."""
 
     settings_type = AFNPlusSettings
+    interaction_orders = frozenset({1, 2, 3})
+    field_order_matters = True
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: AFNPlusSettings) -> None:
         super().__init__(num_fields, embedding_dim, settings)

@@ -96,6 +96,8 @@ class AutoInt(Backbone):
     """Interacting layers over the fields."""
 
     settings_type = AutoIntSettings
+    interaction_orders = frozenset({1, 2, 3})
+    field_order_matters = True
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: AutoIntSettings) -> None:
         super().__init__(num_fields, embedding_dim, settings)
@@ -113,6 +115,8 @@ class AutoIntPlus(Backbone):
     """AutoInt and a deep network over the same embeddings, their logits added."""
 
     settings_type = AutoIntPlusSettings
+    interaction_orders = frozenset({1, 2, 3})
+    field_order_matters = True
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: AutoIntPlusSettings) -> None:
         super().__init__(num_fields, embedding_dim, settings)

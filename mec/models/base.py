@@ -14,13 +14,26 @@ from torch import Tensor, nn
 
 from mec.config import Settings
 from mec.errors import ConfigError
-from mec.registry import Registry
+from mec.models.plugins import PluginRegistry
 
 
 class Backbone(nn.Module):
-    """Base of all backbones: built from F fields, D dimensions and its own settings."""
+    """Base of all backbones: built from F fields, D dimensions and its own settings.
+
+    Attributes:
+        settings_type: The settings it is built from.
+        interaction_orders: Orders of interactions it can learn, 1 for single fields.
+        field_order_matters: Whether fields in another order are another model, even with the same weights.
+        half_precision: Whether ``backbone.bfloat16()`` scores as well as bfloat16 can.
+
+    Where settings decide over orders or half precision, an instance says so in place of its class.
+    ``mec.testing.check_backbone`` holds a backbone to what it says here.
+    """
 
     settings_type: ClassVar[type[Settings]]
+    interaction_orders: frozenset[int] = frozenset({1, 2})
+    field_order_matters: ClassVar[bool] = False
+    half_precision: bool = True
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: Settings) -> None:
         super().__init__()
@@ -41,7 +54,7 @@ class Backbone(nn.Module):
         raise TypeError(f"{type(self).__name__} defines no forward")
 
 
-BACKBONES: Registry[type[Backbone]] = Registry("backbone", "train.model")
+BACKBONES: PluginRegistry[Backbone] = PluginRegistry("backbone", "train.model", "mec.backbones", Backbone)
 
 
 def build_backbone(name: str, num_fields: int, embedding_dim: int, settings: dict[str, object]) -> Backbone:
@@ -59,7 +72,21 @@ def check_backbone(name: str, settings: dict[str, object]) -> Settings:
     Raises:
         ConfigError: Unknown backbone, or settings that it does not have.
     """
-    cls = BACKBONES.get(name)
+    return check_settings(BACKBONES.get(name), settings, name)
+
+
+def check_settings(cls: type[Backbone], settings: dict[str, object], name: str) -> Settings:
+    """The settings of one class of backbones, checked; ``name`` is for messages.
+
+    Raises:
+        ConfigError: The class has no settings model, or not these settings.
+    """
+    if not hasattr(cls, "settings_type"):
+        raise ConfigError(
+            f"the backbone {name!r} has no settings_type",
+            found=cls.__qualname__,
+            fix="set the class attribute settings_type to a subclass of mec.config.Settings",
+        )
     try:
         return cls.settings_type.model_validate(settings)
     except ValidationError as error:

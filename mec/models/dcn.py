@@ -66,6 +66,8 @@ class DCN(Backbone):
     """A cross network and a deep network over the same embeddings."""
 
     settings_type = DCNSettings
+    interaction_orders = frozenset({1, 2, 3})
+    field_order_matters = True
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: DCNSettings) -> None:
         super().__init__(num_fields, embedding_dim, settings)

@@ -111,6 +111,8 @@ class DCNv2(Backbone):
     """A cross network with matrices instead of DCN's vectors, and a deep network."""
 
     settings_type = DCNv2Settings
+    interaction_orders = frozenset({1, 2, 3})
+    field_order_matters = True
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: DCNv2Settings) -> None:
         super().__init__(num_fields, embedding_dim, settings)

@@ -25,6 +25,8 @@ class DeepFM(Backbone):
     """FM and a deep network over the same embeddings, their logits added."""
 
     settings_type = DeepFMSettings
+    interaction_orders = frozenset({1, 2, 3})
+    field_order_matters = True
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: DeepFMSettings) -> None:
         super().__init__(num_fields, embedding_dim, settings)

@@ -23,6 +23,7 @@ class FM(Backbone):
     """sum_f w_f + sum_{i<j} <v_i, v_j>; no parameters beyond the embeddings."""
 
     settings_type = FMSettings
+    interaction_orders = frozenset({1, 2})
 
     def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
         """(B, F, D), (B,) -> (B,); see ``Backbone.forward``."""

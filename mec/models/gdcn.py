@@ -65,6 +65,8 @@ class GDCN(Backbone):
     """Gated cross layers and a deep network, combined by ``structure``."""
 
     settings_type = GDCNSettings
+    interaction_orders = frozenset({1, 2, 3})
+    field_order_matters = True
     structure: ClassVar[Structure]
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: GDCNSettings) -> None:

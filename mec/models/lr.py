@@ -20,6 +20,7 @@ class LR(Backbone):
     """The sum of the fields' first-order weights; no parameters beyond them."""
 
     settings_type = LRSettings
+    interaction_orders = frozenset({1})
 
     def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
         """(B, F, D), (B,) -> (B,); the embeddings are ignored.

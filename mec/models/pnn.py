@@ -38,6 +38,8 @@ class PNN(Backbone):
     """A deep network over the embeddings (linear signal) and their products (quadratic signal)."""
 
     settings_type = PNNSettings
+    interaction_orders = frozenset({1, 2, 3})
+    field_order_matters = True
     left: Tensor
     right: Tensor
 

@@ -100,9 +100,13 @@ class SAM(Backbone):
     """A self-attention model: interaction layers, aggregation, a linear output."""
 
     settings_type = SAMSettings
+    field_order_matters = True
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: SAMSettings) -> None:
         super().__init__(num_fields, embedding_dim, settings)
+        orders = {"SAM1": {1}, "SAM2A": {1, 2}, "SAM2E": {1, 2}}
+        self.interaction_orders = frozenset(orders.get(settings.interaction_type, {1, 2, 3}))
+        self.half_precision = settings.interaction_type != "SAM3E"  # its order triples per layer, and errors with it
         elementwise = settings.interaction_type.endswith("E")
         num_outputs = num_fields * embedding_dim
         layers: list[nn.Module] = []
