@@ -7,13 +7,13 @@ ratios hold when the machine's speed drifts. Targets: at least 300,000 rows/s wi
 5,000,000 values at most 1.3 times as long. A Zipf batch of the larger vocabulary touches about twice as many
 different rows; "scattered" has the small trial's batches spread over the large table, so only its size differs.
 
-Result (2026-11-21, two EPYC cores, load 0.5):
+Result (2026-11-21, two EPYC cores, load 1):
 
-    small                50,000 values:  12.8 ms a step, 639,989 rows/s, 15,373 table rows a batch, 1.00
-    large             5,000,000 values:  18.7 ms a step, 438,188 rows/s, 29,440 table rows a batch, 1.46 (1.36 to 1.49)
-    large, scattered  5,000,000 values:  15.1 ms a step, 544,255 rows/s, 15,373 table rows a batch, 1.18 (1.09 to 1.19)
+    small                50,000 values:  13.3 ms a step, 616,056 rows/s, 15,373 table rows a batch, 1.00
+    large             5,000,000 values:  18.4 ms a step, 446,037 rows/s, 29,440 table rows a batch, 1.38 (1.25 to 2.10)
+    large, scattered  5,000,000 values:  15.7 ms a step, 523,444 rows/s, 15,373 table rows a batch, 1.17 (1.06 to 1.29)
 
-The size of the table alone costs 1.18. The rest of the 1.46 is the longer tail: twice the rows are gathered, updated
+The size of the table alone costs 1.17. The rest of the 1.38 is the longer tail: twice the rows are gathered, updated
 and scattered, each a cache miss.
 """
 
