@@ -25,16 +25,16 @@ def refuse_wrong_backbone(config: RunConfig) -> None:
     Defaults need no look, so that torch is not imported for them.
 
     Raises:
-        ConfigError: As ``check_backbone``.
+        ConfigError: As ``check_backbone_settings``.
     """
     if config.train.settings or config.train.model != type(config.train).model_fields["model"].default:
-        from mec.models import check_backbone
+        from mec.models import check_backbone_settings
 
-        check_backbone(config.train.model, config.train.settings)
+        check_backbone_settings(config.train.model, config.train.settings)
     if config.pretrain.settings:
-        from mec.models import check_backbone
+        from mec.models import check_backbone_settings
 
-        check_backbone(config.pretrain.model, config.pretrain.settings)
+        check_backbone_settings(config.pretrain.model, config.pretrain.settings)
 
 
 def refuse_what_is_not_here(config: RunConfig) -> None:

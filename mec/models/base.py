@@ -27,7 +27,7 @@ class Backbone(nn.Module):
         half_precision: Whether ``backbone.bfloat16()`` scores as well as bfloat16 can.
 
     Where settings decide over orders or half precision, an instance says so in place of its class.
-    ``mec.testing.check_backbone`` holds a backbone to what it says here.
+    ``mec.testing.check_backbone_settings`` holds a backbone to what it says here.
     """
 
     settings_type: ClassVar[type[Settings]]
@@ -63,10 +63,10 @@ def build_backbone(name: str, num_fields: int, embedding_dim: int, settings: dic
     Raises:
         ConfigError: Unknown backbone, or settings that it does not have.
     """
-    return BACKBONES.get(name)(num_fields, embedding_dim, check_backbone(name, settings))
+    return BACKBONES.get(name)(num_fields, embedding_dim, check_backbone_settings(name, settings))
 
 
-def check_backbone(name: str, settings: dict[str, object]) -> Settings:
+def check_backbone_settings(name: str, settings: dict[str, object]) -> Settings:
     """A backbone's settings, checked.
 
     Raises:
