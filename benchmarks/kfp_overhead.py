@@ -1,11 +1,11 @@
 """What Kubeflow's local runner costs: ``mec run`` against the same library functions in one process.
 
 Command:   python benchmarks/kfp_overhead.py configs/ml1m.yaml
-Result:    wall: library 86.1 s, mec run 102.6 s, overhead +19.2%        (two cores, 2026-11-21)
+Result:    wall: library 86.1 s, mec run 106.1 s, overhead +23.2%        (two cores, load 1, 2026-11-21)
 
-The overhead is a fixed 17 s a run, whatever the data: Kubeflow's executor takes 0.05 s a step, the rest is ten
-fresh Python processes, seven of which import torch (1.4 s) and its like again. So it is under 5 % of runs of six
-minutes and more, and not of shorter ones.
+The overhead is a fixed 20 s a run, whatever the data: Kubeflow's executor takes 0.05 s a step, the rest is ten
+fresh Python processes that import Kubeflow (0.5 s), seven of which import torch (1.4 s) and its like again. So it
+is under 5 % of runs of seven minutes and more, and not of shorter ones.
 
 Both runs start from an empty directory and an empty store, one after the other, each in a fresh process.
 """
