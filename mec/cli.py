@@ -82,6 +82,7 @@ def run(
       mec run configs/demo.yaml
       mec run configs/ml1m.yaml --out runs/ml1m
       mec run configs/ml1m.yaml --out runs/ml1m --set quantize.num_codes=2 --set train.model=pnn
+      mec run configs/ml1m.yaml --set train.model=[deepfm,pnn,gdcn_p]
 
     Exit code: 0 finished, 2 wrong input or settings, 1 a step crashed, 130 interrupted.
     """
@@ -98,11 +99,12 @@ def run(
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @_overrides
 @click.option("--image", metavar="NAME@sha256:…", help="Container image of the steps.  [default: the `image` setting]")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write train.yaml to.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write the YAML to.")
 def compile_(config: Path | None, overrides: tuple[str, ...], image: str | None, out: Path) -> None:
     """Compile the train pipeline to YAML for a Kubeflow cluster.
 
-    With CONFIG, its settings become the defaults of the pipeline's parameters.
+    With CONFIG, its settings become the defaults of the pipeline's parameters: train.yaml, or train_backbones.yaml
+    when it lists several backbones. Without one, both are written.
 
     \b
     Examples:
@@ -115,9 +117,10 @@ def compile_(config: Path | None, overrides: tuple[str, ...], image: str | None,
     image = image or (settings.image if settings is not None else None)
     if image is None:
         raise click.UsageError("no image: pass --image NAME@sha256:…, or a CONFIG that sets `image`")
-    from pipelines.compiling import compile_train
+    from pipelines.compiling import compile_pipelines
 
-    click.echo(compile_train(image, out, settings))
+    for path in compile_pipelines(image, out, settings):
+        click.echo(path)
 
 
 @main.command(name="config")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mec.config import RunConfig
 from pipelines.local import StepError, run_train
+from pipelines.results import all_steps
 
 _CRASH, _WRONG_INPUT = 1, 2
 
@@ -33,7 +34,8 @@ def run_and_show(config: RunConfig, out: Path, runner: Literal["subprocess", "do
         print(describe_failure(failure, debug=debug), file=sys.stderr)
         return _CRASH if failure.error is None else _WRONG_INPUT
     console = Console()
-    console.print(results_table(result.summary))
+    several = "models" in result.summary
+    console.print(comparison_table(result.summary) if several else results_table(result.summary))
     console.print(steps_table(result.summary))
     console.print(f"report: {result.report}", markup=False, highlight=False, soft_wrap=True)
     return 0
@@ -76,13 +78,36 @@ def results_table(summary: dict[str, Any]) -> Table:
     return table
 
 
+def comparison_table(summary: dict[str, Any]) -> Table:
+    """Several backbones on the same codes, one line each."""
+    compared, models = summary["comparison"]["models"], summary["models"]
+    ratios = sorted({f"{model['ratio']:.1f}x" for model in models.values()})
+    title = f"{summary['name']}: test split, the same codes ({' and '.join(ratios)} fewer bytes)"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    reference = any("full_auc" in model for model in models.values())
+    table.add_column("backbone")
+    for head in ("AUC", "95 % interval", "logloss", *(["full AUC"] if reference else [])):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("registered")
+    for name, model in models.items():
+        interval = compared[name]["auc_interval"]
+        cells = [format(model["auc"], ".4f"), f"{interval['low']:.4f}-{interval['high']:.4f}"]
+        cells.append(format(model["logloss"], ".4f"))
+        cells += [format(model["full_auc"], ".4f")] if reference else []
+        registered = "no"
+        if model["model"] is not None:
+            registered = f"v{model['model_version']}, {_alias(model['decision']['promote'])}"
+        table.add_row(name, *cells, registered)
+    return table
+
+
 def steps_table(summary: dict[str, Any]) -> Table:
     """Time and peak memory of every step."""
     table = Table(title=f"steps: {summary['seconds']:.1f} s in all", title_justify="left", title_style="bold")
     table.add_column("step")
     table.add_column("seconds", justify="right")
     table.add_column("peak memory", justify="right")
-    for name, step in summary["steps"].items():
+    for name, step in all_steps(summary).items():
         seconds = "reused" if step["reused"] else f"{step['seconds']:.1f}"
         table.add_row(name, seconds, _size(step["peak_rss_bytes"]))
     return table

@@ -69,9 +69,18 @@ class CtrModel(nn.Module):
         self.backbone = backbone
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def forward(self, ids: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B, S) int32 ids, (B, S) weights or None -> (B,) logits and the (B, S, D + 1) rows used."""
-        rows: Tensor = self.embedding(ids)
+    def forward(self, ids: Tensor, weights: Tensor | None, fold: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and the rows they are of.
+
+        Args:
+            ids: (B, S) int32.
+            weights: (B, S) or None.
+            fold: (B,) int64, training rows' folds, for an embedding that holds out-of-fold rows; None: as served.
+
+        Returns:
+            (B,) logits and (B, S, D + 1) rows.
+        """
+        rows: Tensor = self.embedding(ids) if fold is None else self.embedding(ids, fold)
         return self.logits_from_rows(rows, weights), rows
 
     def logits(self, ids: Tensor, weights: Tensor | None) -> Tensor:

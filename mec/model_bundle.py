@@ -18,6 +18,7 @@ from mec.errors import BundleError, SpaceError
 from mec.models import build_backbone
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
+from mec.quantize.storage import stored
 
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -36,7 +37,8 @@ def write_model(
 ) -> None:
     """Write a trained model.
 
-    Frozen codewords stay in the codebook bundle; what was trained is written here.
+    Frozen codewords stay in the codebook bundle; what was trained is written here, codewords and exact rows rounded as
+    the codebook stores its floats. So the model that is loaded, evaluated and served is the rounded one.
 
     Args:
         out: Directory of the bundle.
@@ -48,9 +50,16 @@ def write_model(
         parents: Role -> bundle.
         config: Settings that shaped it.
         fit: How training went.
+
+    Raises:
+        ConfigError: A trained codeword or row is beyond float16's range.
     """
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k not in frozen}
+    if isinstance(model.embedding, CodedEmbedding):
+        floats = model.embedding.floats
+        trained = {k: stored(v, floats, f"the trained {k}") for k, v in weights.items() if k.startswith("embedding.")}
+        weights |= trained
     with write_bundle(out, "model", parents=parents, config=config) as draft:
         save_file(weights, draft.path / WEIGHTS_FILE)
         draft.extra = {

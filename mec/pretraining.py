@@ -1,13 +1,19 @@
-"""Pre-train the small model whose embeddings are compressed; it defines the embedding space."""
+"""Pre-train the small model whose embeddings are compressed; it defines the embedding space.
+
+With folds, one more model per fold is trained without the fold's rows, and its tables are rotated into that space.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,8 +22,11 @@ from mec.checkpoints import Checkpoints
 from mec.config import PretrainConfig
 from mec.ctr_model import CtrModel
 from mec.data.dataset import EncodedDataset
+from mec.data.folds import Folds
 from mec.data.vocabulary import LINEAR, Vocabularies
 from mec.embeddings.full import FullEmbedding
+from mec.errors import DataError
+from mec.fold_training import count_rows, fold_seed, into_space, save_fold
 from mec.models import build_backbone
 from mec.steps import step
 from mec.training import FitResult, fit
@@ -37,13 +46,64 @@ def pretrain_step(
         out: Directory of the bundle.
 
     Raises:
+        DataError: Too few training rows or values for the folds.
         TrainingError: A loss term is not finite.
     """
     with step("pretrain", out) as record:
         data = EncodedDataset.open(dataset)
         vocabularies = Vocabularies.open(vocabulary)
-        settings = pretrain.model_dump(mode="json")
-        kept = Checkpoints(checkpoints, "pretrain", [data.bundle.uuid, settings, seed]) if checkpoints else None
+        counts = {name: vocabularies.counts(name) for name, _ in data.layout.vocabularies}
+        folds = Folds(pretrain.folds, seed) if pretrain.folds else None
+        trainings = _Trainings(pretrain, checkpoints)
+        model, result = trainings.run(data, seed)
+        assert isinstance(model.embedding, FullEmbedding)
+        tables = fill_unseen(model.embedding.tables(), counts, vocabularies.types)
+        parents: dict[str, Bundle | str] = {"dataset": data.bundle, "vocabulary": vocabularies.bundle.uuid}
+        config = {"pretrain": pretrain.model_dump(mode="json"), "seed": seed}
+        with write_bundle(out, "pretrained", parents=parents, config=config) as draft:
+            save_file(
+                {name: t.detach().cpu().contiguous() for name, t in tables.items()}, draft.path / "tables.safetensors"
+            )
+            save_file({"bias": model.bias.detach().cpu().reshape(1)}, draft.path / "bias.safetensors")
+            digest = hashlib.sha256(file_sha256(draft.path / "tables.safetensors").encode()).digest()
+            facts = []
+            for fold in range(folds.num if folds else 0):
+                assert folds is not None
+                facts.append(
+                    _train_fold(trainings, data.without_fold(folds, fold), seed, fold, tables, vocabularies, draft.path)
+                )
+            draft.extra = {
+                "space": str(uuid.UUID(bytes=digest[:16], version=5)),
+                "embedding_dim": pretrain.embedding_dim,
+                "model": pretrain.model,
+                "layout": data.layout.to_json(),
+                "fit": result.to_json(),
+                "folds": {"num": pretrain.folds, "seed": seed, "fits": facts},
+            }
+        trainings.clear_checkpoints()
+        what = f"{pretrain.model}, D {pretrain.embedding_dim}"
+        record.summary = f"{what}: valid AUC {result.best_auc:.4f} after {result.best_epoch:g} epochs"
+        if facts:
+            aucs = [fact["fit"]["best_auc"] for fact in facts]
+            record.summary += f"; {len(facts)} folds left out: {min(aucs):.4f} to {max(aucs):.4f}"
+
+
+class _Trainings:
+    """Trainings of the small model that differ in rows and seed only; each keeps its own checkpoints."""
+
+    def __init__(self, pretrain: PretrainConfig, checkpoints: Path | None) -> None:
+        self.pretrain = pretrain
+        self._directory = checkpoints
+        self._kept: list[Checkpoints] = []
+
+    def run(self, data: EncodedDataset, seed: int, fold: int | None = None) -> tuple[CtrModel, FitResult]:
+        """A trained model and how its training went; ``fold`` is the one that ``data`` leaves out."""
+        pretrain, kept = self.pretrain, None
+        if self._directory:
+            key = [data.bundle.uuid, pretrain.model_dump(mode="json"), seed, fold]
+            kept = Checkpoints(self._directory, "pretrain" if fold is None else f"pretrain-fold-{fold}", key)
+            self._kept.append(kept)
+        part = (1 if fold is None else fold + 2, 1 + pretrain.folds)
         model = build_pretrained(data, pretrain, seed)
 
         def l2_at(epoch: float) -> float:
@@ -51,14 +111,37 @@ def pretrain_step(
                 pretrain.l2 * min(1.0, epoch / pretrain.l2_warmup_epochs) if pretrain.l2_warmup_epochs else pretrain.l2
             )
 
-        result = fit(model, data, pretrain, name="pretrain", seed=seed, l2_at=l2_at, checkpoints=kept)
-        assert isinstance(model.embedding, FullEmbedding)
-        tables = fill_unseen(model.embedding.tables(), vocabularies)
-        _write(out, data, vocabularies.bundle.uuid, tables, model.bias.detach(), pretrain, seed, result)
-        if kept:
+        result = fit(model, data, pretrain, name="pretrain", seed=seed, l2_at=l2_at, checkpoints=kept, part=part)
+        return model, result
+
+    def clear_checkpoints(self) -> None:
+        """Drop what a finished step no longer needs; until then a rerun finds every finished training."""
+        for kept in self._kept:
             kept.clear()
-        what = f"{pretrain.model}, D {pretrain.embedding_dim}"
-        record.summary = f"{what}: valid AUC {result.best_auc:.4f} after {result.best_epoch:g} epochs"
+
+
+def _train_fold(
+    trainings: _Trainings,
+    data: EncodedDataset,
+    seed: int,
+    fold: int,
+    space: Mapping[str, Tensor],
+    vocabularies: Vocabularies,
+    directory: Path,
+) -> dict[str, Any]:
+    """Train without one fold, rotate into the space and save; facts for the manifest."""
+    if not data.num_rows("train"):
+        raise DataError(
+            f"fold {fold} of {trainings.pretrain.folds} holds all training rows",
+            found=f"no rows left of {data.bundle.path}",
+            fix="set pretrain.folds to 0, or train on more rows",
+        )
+    model, result = trainings.run(data, fold_seed(seed, fold), fold)
+    assert isinstance(model.embedding, FullEmbedding)
+    own, counts = count_rows(data), {name: vocabularies.counts(name) for name in space}
+    tables, agreement = into_space(fill_unseen(model.embedding.tables(), own, vocabularies.types), space, own, counts)
+    save_fold(directory, fold, tables, own)
+    return {"fit": result.to_json(), "alignment": agreement}
 
 
 def build_pretrained(data: EncodedDataset, pretrain: PretrainConfig, seed: int) -> CtrModel:
@@ -70,7 +153,9 @@ def build_pretrained(data: EncodedDataset, pretrain: PretrainConfig, seed: int) 
     return CtrModel(data.layout, embedding, backbone)
 
 
-def fill_unseen(tables: dict[str, Tensor], vocabularies: Vocabularies) -> dict[str, Tensor]:
+def fill_unseen(
+    tables: dict[str, Tensor], counts: Mapping[str, NDArray[np.int64]], types: Mapping[str, str]
+) -> dict[str, Tensor]:
     """Give rows that no training row touched the mean of their vocabulary's other rows.
 
     Unweighted, the mean is mostly that of rare values, which is what an unknown value most likely is. A linear
@@ -78,37 +163,11 @@ def fill_unseen(tables: dict[str, Tensor], vocabularies: Vocabularies) -> dict[s
 
     Args:
         tables: Vocabulary -> (V, D + 1); changed in place and returned.
-        vocabularies: Training counts.
+        counts: Vocabulary -> (V,) training counts.
+        types: Vocabulary -> type of its values.
     """
     for name, table in tables.items():
-        seen = torch.from_numpy(np.asarray(vocabularies.counts(name)) > 0)
+        seen = torch.from_numpy(np.asarray(counts[name]) > 0)
         if bool(seen.any()) and not bool(seen.all()):
-            table[~seen] = 0.0 if vocabularies.types[name] == LINEAR else table[seen].mean(dim=0)
+            table[~seen] = 0.0 if types[name] == LINEAR else table[seen].mean(dim=0)
     return tables
-
-
-def _write(
-    out: Path,
-    data: EncodedDataset,
-    vocabulary: str,
-    tables: dict[str, Tensor],
-    bias: Tensor,
-    pretrain: PretrainConfig,
-    seed: int,
-    result: FitResult,
-) -> None:
-    parents: dict[str, Bundle | str] = {"dataset": data.bundle, "vocabulary": vocabulary}
-    config = {"pretrain": pretrain.model_dump(mode="json"), "seed": seed}
-    with write_bundle(out, "pretrained", parents=parents, config=config) as draft:
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in tables.items()}, draft.path / "tables.safetensors"
-        )
-        save_file({"bias": bias.detach().cpu().reshape(1)}, draft.path / "bias.safetensors")
-        digest = hashlib.sha256(file_sha256(draft.path / "tables.safetensors").encode()).digest()
-        draft.extra = {
-            "space": str(uuid.UUID(bytes=digest[:16], version=5)),
-            "embedding_dim": pretrain.embedding_dim,
-            "model": pretrain.model,
-            "layout": data.layout.to_json(),
-            "fit": result.to_json(),
-        }

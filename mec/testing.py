@@ -219,7 +219,7 @@ def _codes(make: Make) -> Iterator[str]:
     fields = tuple(FieldSlots(n, "categorical", n, i, 1, "none") for i, n in enumerate(names))
     layout = FieldLayout(fields, tuple((n, 9) for n in names))
     coded = {n: ResidualCodebook(torch.randn(2, 4, D + 1, generator=generator)) for n in names}
-    books = Codebooks("", "residual", layout, D, coded, {})
+    books = Codebooks("", layout, D, coded, {})
     drawn = {n: torch.randint(4, (9, 2), generator=generator) for n in names}
     codes = Codes(books, {n: pack(c.numpy(), 2) for n, c in drawn.items()})
     model = CtrModel(layout, CodedEmbedding(books, codes), _moved(make(len(names), D))).eval()

@@ -58,6 +58,7 @@ def fit(
     seed: int,
     l2_at: Callable[[float], float] | None = None,
     checkpoints: Checkpoints | None = None,
+    part: tuple[int, int] = (1, 1),
 ) -> FitResult:
     """Train ``model`` in place and leave it at its best validation AUC.
 
@@ -69,6 +70,7 @@ def fit(
         seed: Of shuffling and dropout.
         l2_at: Epochs passed -> L2 weight; default: ``settings.l2`` throughout.
         checkpoints: Where to keep and find state after every validation.
+        part: Which of how many trainings of the step this is, for its progress bar.
 
     Raises:
         ConfigError: ``settings.device`` is not on this machine.
@@ -93,7 +95,9 @@ def fit(
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), device)
         best, bad, start = state["best"], int(state["bad"]), int(state["num_steps"])
         result = FitResult(**{**state["result"], "history": [Validation(**v) for v in state["result"]["history"]]})
-    bar = Progress(name, num_batches * settings.max_epochs)
+    longest = num_batches * settings.max_epochs
+    bar, before = Progress(name, longest * part[1]), longest * (part[0] - 1)
+    prefix = f"training {part[0]}/{part[1]} | " if part[1] > 1 else ""
     loss_sum, loss_rows = 0.0, 0
     for epoch in range(start // num_batches, settings.max_epochs):
         if bad >= settings.patience:
@@ -111,7 +115,8 @@ def fit(
             loss = train_batch(model, optimizer, batch, l2, device, step)
             loss_sum += loss * len(batch.label)
             loss_rows += len(batch.label)
-            bar.set(step, f"epoch {epoch + 1}/{settings.max_epochs} | best valid AUC {max(result.best_auc, 0):.4f}")
+            so_far = f"{prefix}epoch {epoch + 1}/{settings.max_epochs}"
+            bar.set(before + step, f"{so_far} | best valid AUC {max(result.best_auc, 0):.4f}")
             if position not in validate_after:
                 continue
             logits, labels = predict_split(model, dataset, "valid", settings.batch_size * 4)
@@ -139,7 +144,7 @@ def fit(
             if bad >= settings.patience:
                 break
             model.train()
-    bar.set(bar.total, f"best valid AUC {result.best_auc:.4f} at epoch {result.best_epoch:.2f}")
+    bar.set(before + longest, f"{prefix}best valid AUC {result.best_auc:.4f} at epoch {result.best_epoch:.2f}")
     model.load_state_dict(best)
     model.eval()
     return result
@@ -157,7 +162,8 @@ def train_batch(
         TrainingError: A loss term is not finite (names step and term); nothing was updated.
     """
     ids, weights, label = to_device(batch, device)
-    logits, rows = model(ids, weights)
+    fold = None if batch.fold is None else torch.from_numpy(batch.fold).to(device).long()
+    logits, rows = model(ids, weights, fold)
     cross_entropy = binary_cross_entropy_with_logits(logits, label)
     terms = {"cross_entropy": cross_entropy}
     if l2 > 0:

@@ -16,10 +16,12 @@ from mec.data.layout import FieldLayout
 from mec.embeddings.coded import CodedEmbedding
 from mec.embeddings.full import FullEmbedding
 from mec.errors import SpaceError
+from mec.fold_training import FoldTables
 from mec.model_bundle import write_model
 from mec.models import Backbone, build_backbone
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
+from mec.quantize.fold_codes import code_folds
 from mec.steps import StepRecord, step
 from mec.training import FitResult, fit
 
@@ -58,11 +60,14 @@ def train_step(
         _check_layout(data, book)
         torch.manual_seed(seed)
         codebooks = Codebooks.open(book)
-        embedding = CodedEmbedding(codebooks, Codes.open(own_codes, codebooks), train.codewords)
+        opened, fold_tables = Codes.open(own_codes, codebooks), FoldTables.of(tables)
+        folds = code_folds(fold_tables, opened, book.extra["weights"]) if fold_tables else None
+        embedding = CodedEmbedding(codebooks, opened, train.codewords, folds)
+        rows = data.with_folds(fold_tables.folds) if fold_tables else data
         parents = {"dataset": data.bundle, "codebook": book, "codes": own_codes}
         model = CtrModel(data.layout, embedding, _backbone(train, data, codebooks.embedding_dim))
         kept = _checkpoints(checkpoints, "train", train, tables, parents, train, seed)
-        result = fit(model, data, train, name="train", seed=seed, checkpoints=kept)
+        result = fit(model, rows, train, name="train", seed=seed, checkpoints=kept)
         write_model(
             out,
             model,

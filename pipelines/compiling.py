@@ -1,4 +1,4 @@
-"""Compile the train pipeline to YAML for a cluster, and check what was compiled.
+"""Compile the train pipelines to YAML for a cluster, and check what was compiled.
 
 The components name a placeholder image; compiling puts the real one, by digest, into every
 executor. A tag can move, and Kubeflow's cache key holds only the image's name.
@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from google.protobuf import json_format
 from kfp import compiler
+from kfp.dsl.base_component import BaseComponent
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
@@ -22,21 +23,24 @@ from mec.config import RunConfig
 from mec.errors import ConfigError
 from pipelines.parameters import refuse_wrong_backbone, section_parameters
 from pipelines.train import train
+from pipelines.train_backbones import train_backbones
 
 PLACEHOLDER_IMAGE = "mec-python"
+PIPELINES: dict[str, BaseComponent] = {"train": train, "train_backbones": train_backbones}
 _BY_DIGEST = re.compile(r"[\w.\-]+(:\d+)?(/[\w.\-]+)*(:[\w.\-]+)?@sha256:[0-9a-f]{64}", re.ASCII)
 
 
-def compile_train(image: str, out: Path, config: RunConfig | None = None) -> Path:
-    """Write ``train.yaml``, checked, into a directory.
+def compile_pipelines(image: str, out: Path, config: RunConfig | None = None) -> list[Path]:
+    """Write ``train.yaml`` or, for several backbones, ``train_backbones.yaml``, checked, into a directory.
 
     Args:
         image: Container image of the steps, ``NAME@sha256:…``.
         out: Directory to write to; made if it is not there.
-        config: Its settings become the defaults of the pipeline's parameters; None keeps mec's own.
+        config: Its settings become the defaults of the parameters of the pipeline that it asks for; None: both
+            pipelines, with mec's own defaults.
 
     Returns:
-        Path of the YAML.
+        Paths of the YAML.
 
     Raises:
         ConfigError: An image without a digest, a relative path or a wrong backbone in the config, or an unwritable
@@ -48,13 +52,55 @@ def compile_train(image: str, out: Path, config: RunConfig | None = None) -> Pat
             found=image,
             fix="push the image and take NAME@sha256:… from the output of the push",
         )
-    if config is not None:
+    if config is None:
+        texts = {name: pipeline_yaml(image, pipeline) for name, pipeline in PIPELINES.items()}
+    else:
         refuse_wrong_backbone(config)
-    text = pipeline_yaml(image, None if config is None else _cluster_parameters(config))
-    check_pipeline(text, image)
-    path = out / "train.yaml"
+        name = pipeline_name(config)
+        texts = {name: pipeline_yaml(image, PIPELINES[name], _cluster_parameters(config))}
+    for text in texts.values():
+        check_pipeline(text, image)
+    return [_write(out / f"{name}.yaml", text) for name, text in texts.items()]
+
+
+def pipeline_name(config: RunConfig) -> str:
+    """Which of ``PIPELINES`` a config asks for."""
+    return "train_backbones" if config.train.several else "train"
+
+
+def pipeline_yaml(
+    image: str,
+    pipeline: BaseComponent = train,
+    parameters: dict[str, Any] | None = None,
+    *,
+    branches_at_once: int | None = None,
+) -> str:
+    """A pipeline as YAML, with an image in every executor.
+
+    Args:
+        image: Container image of the steps.
+        pipeline: One of ``PIPELINES``.
+        parameters: Defaults of pipeline parameters.
+        branches_at_once: Branches of a loop that run at the same time; None leaves it to the cluster.
+    """
+    with tempfile.TemporaryDirectory(prefix="mec-") as directory:
+        file = Path(directory, "pipeline.yaml")
+        compiler.Compiler().compile(pipeline, str(file), pipeline_parameters=parameters)
+        compiled = file.read_text(encoding="utf-8")
+    header = "".join(line for line in compiled.splitlines(keepends=True) if line.startswith("#"))
+    documents = list(yaml.safe_load_all(compiled))
+    for executor in documents[0]["deploymentSpec"]["executors"].values():
+        executor["container"]["image"] = image
+    if branches_at_once is not None:
+        for task in documents[0]["root"]["dag"]["tasks"].values():
+            if "parameterIterator" in task:
+                task["iteratorPolicy"] = {"parallelismLimit": branches_at_once}
+    return header + yaml.safe_dump_all(documents, sort_keys=True, width=120)
+
+
+def _write(path: Path, text: str) -> Path:
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         part.write_text(text, encoding="utf-8")
         part.replace(path)
@@ -63,24 +109,6 @@ def compile_train(image: str, out: Path, config: RunConfig | None = None) -> Pat
             f"cannot write {path}", found=error.strerror, fix="choose a directory that you may write to"
         ) from None
     return path
-
-
-def pipeline_yaml(image: str, parameters: dict[str, str | int] | None = None) -> str:
-    """The train pipeline as YAML, with an image in every executor.
-
-    Args:
-        image: Container image of the steps.
-        parameters: Defaults of pipeline parameters.
-    """
-    with tempfile.TemporaryDirectory(prefix="mec-") as directory:
-        file = Path(directory, "train.yaml")
-        compiler.Compiler().compile(train, str(file), pipeline_parameters=parameters)
-        compiled = file.read_text(encoding="utf-8")
-    header = "".join(line for line in compiled.splitlines(keepends=True) if line.startswith("#"))
-    documents = list(yaml.safe_load_all(compiled))
-    for executor in documents[0]["deploymentSpec"]["executors"].values():
-        executor["container"]["image"] = image
-    return header + yaml.safe_dump_all(documents, sort_keys=True, width=120)
 
 
 def check_pipeline(text: str, image: str) -> None:
@@ -114,7 +142,7 @@ def _component_references(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{name}/{task}", body["componentRef"]["name"]
 
 
-def _cluster_parameters(config: RunConfig) -> dict[str, str | int]:
+def _cluster_parameters(config: RunConfig) -> dict[str, Any]:
     paths = {
         "data.path": config.data.path,
         "publish.feature_repo": config.publish.feature_repo,

@@ -12,7 +12,7 @@ from kfp import components, local
 
 from mec.config import RunConfig
 from mec.errors import ConfigError
-from pipelines.compiling import pipeline_yaml
+from pipelines.compiling import PIPELINES, pipeline_name, pipeline_yaml
 
 _ENDPOINTS_AND_CREDENTIALS = (
     "MLFLOW_TRACKING_URI",
@@ -51,7 +51,7 @@ def image_id(config: RunConfig) -> str:
 
 
 def containerized(config: RunConfig, out: Path) -> tuple[Callable[..., Any], local.DockerRunner]:
-    """The train pipeline with the image in it, and the runner with the config's directories mounted.
+    """The pipeline that the config asks for with the image in it, and the runner with the config's directories mounted.
 
     Args:
         config: Settings, paths resolved.
@@ -70,7 +70,8 @@ def containerized(config: RunConfig, out: Path) -> tuple[Callable[..., Any], loc
     runner = local.DockerRunner(
         user=f"{os.getuid()}:{os.getgid()}", environment={"HOME": "/tmp", **environment}, mounts=mounts
     )
-    return components.load_component_from_text(pipeline_yaml(config.image)), runner
+    text = pipeline_yaml(config.image, PIPELINES[pipeline_name(config)], branches_at_once=1)
+    return components.load_component_from_text(text), runner
 
 
 def _existing(path: Path) -> Path:

@@ -6,6 +6,8 @@ A run has a directory:
     summary.json   what came out                         report.html the same for people
     run.log        all that Kubeflow and the steps said  kfp/        Kubeflow's pipeline root and cache
 
+With several backbones, bundles/ has a directory for each, and report.html compares them.
+
 Running again in the same directory takes finished steps from Kubeflow's local cache, whose key holds a
 step's source, its parameters (the settings it reads, the code hash, the data version) and its input
 bundles; a step that was killed runs again, from its last checkpoint where it keeps one.
@@ -19,19 +21,16 @@ import json
 import logging
 import os
 import shutil
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
-import psutil
 import yaml
-from kfp import local
+from kfp import components, local
 from rich.console import Console
 
 import mec
@@ -39,13 +38,16 @@ from mec.bundle import code_hash, open_bundle
 from mec.config import RunConfig
 from mec.data.readers import open_source
 from mec.errors import BundleError, ConfigError
+from pipelines.compiling import PIPELINES, PLACEHOLDER_IMAGE, pipeline_name, pipeline_yaml
 from pipelines.containers import containerized, image_id
 from pipelines.parameters import refuse_what_is_not_here, refuse_wrong_backbone, resolve_paths, section_parameters
-from pipelines.results import link_bundles, summarize, write_results
+from pipelines.results import finish, finish_backbones, named_bundles
+from pipelines.stopping import end_children, stoppable
 from pipelines.train import train
-from pipelines.watching import Display, RunLog
+from pipelines.watching import BRANCH_STEPS, Display, Failure, RunLog, branch_step
 
 Runner = Literal["subprocess", "docker"]
+_BRANCH = "-iteration-"  # in the directory names that Kubeflow gives to branches of a loop
 
 
 class StepError(Exception):
@@ -95,15 +97,16 @@ def run_train(config: RunConfig, out: Path, runner: Runner = "subprocess", conso
     if runner == "docker":
         pipeline, kfp_runner = containerized(config, out)
     else:
-        pipeline, kfp_runner = train, local.SubprocessRunner(use_venv=False)
+        pipeline, kfp_runner = _one_branch_at_a_time(config), local.SubprocessRunner(use_venv=False)
+    backbones = [train.model for train in config.train.each()] if config.train.several else []
     started, start_s = datetime.now(UTC), time.monotonic()
     with (
         _only_run(out),
-        Display(console or Console(stderr=True)) as display,
-        contextlib.closing(RunLog(out / "run.log", display)) as log,
+        Display(console or Console(stderr=True), _label_width(backbones)) as display,
+        contextlib.closing(RunLog(out / "run.log", display, backbones)) as log,
         tempfile.TemporaryDirectory(prefix="mec-") as temporary,
         _step_environment(Path(temporary)),
-        _terminable(),
+        stoppable(),
     ):
         (out / "config.yaml").write_text(
             yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
@@ -133,25 +136,41 @@ def run_train(config: RunConfig, out: Path, runner: Runner = "subprocess", conso
             "data_version": version,
             "code_hash": code,
         }
-        summary = summarize(paths, log.reused, facts)
-        link_bundles(paths, out / "bundles")
-        report = write_results(summary, paths["evaluation"], out)
-        _drop_unused(out / "kfp", set(paths.values()))
+        if backbones:
+            summary, report = finish_backbones(paths, log.reused, facts, out)
+        else:
+            summary, report = finish(paths, log.reused, facts, out)
+        _drop_unused(out / "kfp", {Path(path) for path in named_bundles(summary)})
     return RunResult(summary, out, report)
 
 
-def _execute(pipeline: Callable[..., Any], parameters: dict[str, str | int], log: RunLog) -> dict[str, Path]:
+def _execute(pipeline: Callable[..., Any], parameters: dict[str, Any], log: RunLog) -> dict[str, Path]:
     try:
         with _output_to(log):
             outputs = pipeline(**parameters).outputs
     except RuntimeError as error:
         if log.step is None:
             raise
-        raise StepError(log.step, log.error, log.tail(), log.path) from error
+        failed = log.failure or Failure(log.step, log.error, log.tail())
+        raise StepError(failed.step, failed.error, failed.tail, log.path) from error
     except KeyboardInterrupt:
-        _end_children()
+        end_children()
         raise
     return {name: Path(artifact.path) for name, artifact in outputs.items()}
+
+
+def _one_branch_at_a_time(config: RunConfig) -> Callable[..., Any]:
+    """The pipeline that the config asks for; branches would share this machine's cores, and mix their output."""
+    pipeline: Callable[..., Any] = train
+    if config.train.several:
+        text = pipeline_yaml(PLACEHOLDER_IMAGE, PIPELINES[pipeline_name(config)], branches_at_once=1)
+        pipeline = components.load_component_from_text(text)
+    return pipeline
+
+
+def _label_width(backbones: Sequence[str]) -> int:
+    longest = max((len(branch_step(step, name)) for step in BRANCH_STEPS for name in backbones), default=0)
+    return max(longest, 10)
 
 
 def _claim_directory(out: Path) -> None:
@@ -213,31 +232,6 @@ def _output_to(log: RunLog) -> Iterator[None]:
         root.handlers[:] = handlers
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that the steps end with the run."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end_children() -> None:
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.terminate()
-    _, alive = psutil.wait_procs(children, timeout=5)
-    for child in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
-
-
 def _cached_paths(cache: Path) -> Iterator[Path]:
     for entry in sorted(cache.glob("*.json")):
         for artifact in json.loads(entry.read_text(encoding="utf-8")).values():
@@ -256,12 +250,10 @@ def _drop_broken_bundles(cache: Path, display: Display) -> None:
 
 
 def _drop_unused(root: Path, current: set[Path]) -> None:
-    """Remove what killed steps and earlier uncached ones left behind."""
+    """Remove what killed steps and earlier uncached ones left behind; tasks of branches lie one level deeper."""
     used = {path.parent for path in (*_cached_paths(root / "cache"), *current)}
+    kept = {*used, *(above for path in used for above in path.parents), root / "cache"}
     for run in root.glob("*/"):
-        if run.name != "cache":
-            for task in run.glob("*/"):
-                if task not in used:
-                    shutil.rmtree(task)
-            if not any(run.iterdir()):
-                run.rmdir()
+        for directory in (run, *run.glob("*/"), *run.glob(f"*{_BRANCH}*/*/")):
+            if directory not in kept and directory.is_dir() and not used.intersection(directory.parents):
+                shutil.rmtree(directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from mec.config import RunConfig
 from mec.errors import ConfigError
@@ -13,10 +14,26 @@ from mec.tracking.runs import tracking_uri
 SECTIONS = ("data", "count", "pretrain", "quantize", "publish", "train", "evaluate", "tracking")
 
 
-def section_parameters(config: RunConfig) -> dict[str, str | int]:
-    """The parameters that carry settings: the name, the seed, the store, and each section as JSON."""
+def section_parameters(config: RunConfig) -> dict[str, Any]:
+    """The parameters that carry settings: the name, the seed, the store, and each section as JSON.
+
+    With several backbones, ``backbones`` takes the place of ``train``: one item for each, with the train section
+    that its own training reads and a tracking section that names its registered model.
+    """
     sections = {name: getattr(config, name).model_dump_json() for name in SECTIONS}
-    return {"name": config.name, "seed": config.seed, "store": config.store, **sections}
+    parameters = {"name": config.name, "seed": config.seed, "store": config.store, **sections}
+    if config.train.several:
+        del parameters["train"]
+        parameters["backbones"] = [
+            {"train": train.model_dump_json(), "tracking": _branch_tracking(config, train.model)}
+            for train in config.train.each()
+        ]
+    return parameters
+
+
+def _branch_tracking(config: RunConfig, backbone: str) -> str:
+    name = f"{config.tracking.model_name or config.name}-{backbone}"
+    return config.tracking.model_copy(update={"model_name": name}).model_dump_json()
 
 
 def refuse_wrong_backbone(config: RunConfig) -> None:
@@ -27,10 +44,12 @@ def refuse_wrong_backbone(config: RunConfig) -> None:
     Raises:
         ConfigError: As ``check_backbone_settings``.
     """
-    if config.train.settings or config.train.model != type(config.train).model_fields["model"].default:
-        from mec.models import check_backbone_settings
+    default = type(config.train).model_fields["model"].default
+    for train in config.train.each():
+        if train.settings or train.model != default:
+            from mec.models import check_backbone_settings
 
-        check_backbone_settings(config.train.model, config.train.settings)
+            check_backbone_settings(train.model, train.settings)
     if config.pretrain.settings:
         from mec.models import check_backbone_settings
 

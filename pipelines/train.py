@@ -17,16 +17,7 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from components.count.component import count as count_values
-from components.encode.component import encode as encode_rows
-from components.evaluate.component import evaluate as evaluate_model
-from components.pretrain.component import pretrain as pretrain_tables
-from components.publish.component import publish as publish_codes
-from components.quantize.component import quantize as quantize_tables
-from components.reference.component import reference as train_reference
-from components.register.component import register as register_model
-from components.train.component import train as train_backbone
-from components.vocabulary.component import vocabulary as make_vocabulary
+from pipelines.steps import backbone_steps, space_steps
 
 
 class TrainOutputs(NamedTuple):
@@ -80,100 +71,8 @@ def train(
         work_dir: Directory of checkpoints, kept when a step is killed; empty for none.
         code_hash: Identity of the code, where the image's digest does not already tell it.
     """
-    counted = count_values(data=data, count=count, seed=seed, data_version=data_version, code_hash=code_hash)
-    vocabulary = make_vocabulary(count=count, code_hash=code_hash, counts=counted.outputs["counts"])
-    encoded = encode_rows(
-        data=data,
-        seed=seed,
-        data_version=data_version,
-        code_hash=code_hash,
-        vocabulary=vocabulary.outputs["vocabulary"],
-    )
-    pretrained = pretrain_tables(
-        pretrain=pretrain,
-        seed=seed,
-        work_dir=work_dir,
-        code_hash=code_hash,
-        dataset=encoded.outputs["dataset"],
-        vocabulary=vocabulary.outputs["vocabulary"],
-    )
-    quantized = quantize_tables(
-        quantize=quantize,
-        seed=seed,
-        code_hash=code_hash,
-        pretrained=pretrained.outputs["pretrained"],
-        vocabulary=vocabulary.outputs["vocabulary"],
-    )
-    published = publish_codes(
-        publish=publish,
-        store=store,
-        vocabulary=vocabulary.outputs["vocabulary"],
-        codebook=quantized.outputs["codebook"],
-        codes=quantized.outputs["codes"],
-    )
-    published.set_caching_options(False)
-    trained = train_backbone(
-        train=train,
-        seed=seed,
-        work_dir=work_dir,
-        code_hash=code_hash,
-        dataset=encoded.outputs["dataset"],
-        pretrained=pretrained.outputs["pretrained"],
-        codebook=quantized.outputs["codebook"],
-        codes=quantized.outputs["codes"],
-    )
-    reference = train_reference(
-        train=train,
-        evaluate=evaluate,
-        seed=seed,
-        work_dir=work_dir,
-        code_hash=code_hash,
-        dataset=encoded.outputs["dataset"],
-        pretrained=pretrained.outputs["pretrained"],
-    )
-    evaluated = evaluate_model(
-        evaluate=evaluate,
-        seed=seed,
-        code_hash=code_hash,
-        dataset=encoded.outputs["dataset"],
-        vocabulary=vocabulary.outputs["vocabulary"],
-        model=trained.outputs["model"],
-        codebook=quantized.outputs["codebook"],
-        codes=quantized.outputs["codes"],
-        reference=reference.outputs["model"],
-    )
-    registered = register_model(
-        name=name,
-        seed=seed,
-        store=store,
-        data=data,
-        count=count,
-        pretrain=pretrain,
-        quantize=quantize,
-        publish=publish,
-        train=train,
-        evaluate=evaluate,
-        tracking=tracking,
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        dataset=encoded.outputs["dataset"],
-        vocabulary=vocabulary.outputs["vocabulary"],
-        codebook=quantized.outputs["codebook"],
-        codes=quantized.outputs["codes"],
-        model=trained.outputs["model"],
-        publication=published.outputs["publication"],
-        evaluation=evaluated.outputs["evaluation"],
-    )
-    registered.set_caching_options(False)
-    return TrainOutputs(
-        counts=counted.outputs["counts"],
-        vocabulary=vocabulary.outputs["vocabulary"],
-        dataset=encoded.outputs["dataset"],
-        pretrained=pretrained.outputs["pretrained"],
-        codebook=quantized.outputs["codebook"],
-        codes=quantized.outputs["codes"],
-        publication=published.outputs["publication"],
-        model=trained.outputs["model"],
-        reference=reference.outputs["model"],
-        evaluation=evaluated.outputs["evaluation"],
-        registration=registered.outputs["registration"],
-    )
+    shared = {"seed": seed, "store": store, "work_dir": work_dir, "code_hash": code_hash}
+    shared |= {"data": data, "count": count, "pretrain": pretrain, "quantize": quantize, "publish": publish}
+    space = space_steps(data_version=data_version, **shared)
+    backbone = backbone_steps(space, name=name, train=train, evaluate=evaluate, tracking=tracking, **shared)
+    return TrainOutputs(**space._asdict(), **backbone._asdict())

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,16 +25,24 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r"Executing task '([a-z_]+)'")
 _REUSED = re.compile(r"Task ([a-z_]+) cache hit")
 _RAISED = re.compile(r"^mec\.errors\.(\w+: .*)$")
+_FAILED = re.compile(r"Task '[a-z_]+' finished with status FAILURE")
 _TAIL_LINES = 25
+BRANCH_STEPS = ("train", "reference", "evaluate", "register")  # once per backbone
+
+
+def branch_step(step: str, backbone: str) -> str:
+    """What a backbone's own step is called in a run of several."""
+    return f"{step} {backbone}"
 
 
 class Display:
     """Shows the steps of a run on a terminal: bars while they go on, one line when they end."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, width: int = 10) -> None:
         self._console = console
+        self._width = width
         self._bars = Progress(
-            TextColumn("{task.description:<10}"),
+            TextColumn(f"{{task.description:<{width}}}"),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -65,7 +75,10 @@ class Display:
 
     def ended(self, step: str, text: str) -> None:
         self._drop_bar()
-        self.say(f"{step:<10} {text}")
+        self.say(f"{step:<{self._width}} {text}")
+
+    def noted(self, step: str, text: str) -> None:
+        self.say(f"{step:<{self._width}} note: {text}")
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -76,17 +89,40 @@ class Display:
             self._bar = None
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A step that ended badly.
+
+    step: its name, the backbone's with it in a run of several.
+    error: what its error line said, if there was one.
+    tail: the last lines that it printed.
+    """
+
+    step: str
+    error: str | None
+    tail: list[str]
+
+
 class RunLog(io.TextIOBase):
     """A text stream that keeps every line in a file and follows the steps by what they print.
 
+    Args:
+        path: The file.
+        display: What people see.
+        backbones: Names of several backbones, in the order of their branches, one branch at a time; else empty.
+
     Attributes:
-        step: The step that runs, or ran last.
+        step: The step that runs, or ran last; in a branch with the backbone's name, such as ``train pnn``.
         error: What its error line said, if there was one.
-        reused: Steps whose earlier results were taken.
+        reused: Steps whose earlier results were taken, named likewise.
+        failure: The first step that failed: other branches go on after it.
     """
 
-    def __init__(self, path: Path, display: Display) -> None:
+    def __init__(self, path: Path, display: Display, backbones: Sequence[str] = ()) -> None:
         self.path = path
+        self._backbones = backbones
+        self._begun: Counter[str] = Counter()
+        self.failure: Failure | None = None
         self.step: str | None = None
         self.error: str | None = None
         self.reused: list[str] = []
@@ -122,12 +158,17 @@ class RunLog(io.TextIOBase):
     def _take(self, line: str) -> None:
         self._file.write(line + "\n")
         if started := _STARTED.search(line):
-            self.step, self.error = started[1], None
+            self.step, self.error = self._name(started[1]), None
             self._tail.clear()
-            self._display.started(started[1])
+            self._display.started(self.step)
         elif reused := _REUSED.search(line):
-            self.reused.append(reused[1])
-            self._display.ended(reused[1], "reused from an earlier run")
+            step = self._name(reused[1])
+            self.reused.append(step)
+            self._display.ended(step, "reused from an earlier run")
+        elif _FAILED.search(line) and self.step is not None and self.failure is None:
+            self.failure = Failure(self.step, self.error, self.tail())
+            if self._backbones:
+                self._display.ended(self.step, "failed")
         elif said := parse(line):
             self._follow(said)
         elif raised := _RAISED.match(line.strip()):
@@ -137,12 +178,22 @@ class RunLog(io.TextIOBase):
         if line.startswith("    ") and line.strip():
             self._tail.append(line[4:])
 
+    def _name(self, step: str) -> str:
+        """The step's name; every branch begins its first two steps, later ones only while nothing failed in it."""
+        if not self._backbones or step not in BRANCH_STEPS:
+            return step
+        if step in BRANCH_STEPS[:2]:
+            self._begun[step] += 1
+        backbone = self._backbones[max(self._begun.values()) - 1]
+        return branch_step(step, backbone)
+
     def _follow(self, said: ProgressLine) -> None:
+        step = self.step if self.step is not None and self.step.split()[0] == said.step else said.step
         if said.event == "progress":
             self._display.advanced(said)
         elif said.event == "error":
             self.error = said.text.replace(" ⏎ ", "\n")
         elif said.event == "note":
-            self._display.say(f"{said.step:<10} note: {said.text}")
+            self._display.noted(step, said.text)
         else:
-            self._display.ended(said.step, said.text)
+            self._display.ended(step, said.text)

@@ -128,7 +128,7 @@ def test_every_setting_is_described():
     ("section", "message"),
     [
         ("quantise", "no setting 'quantise'; found: quantise; fix: use one of name, seed"),
-        ("quantize.codes", "fix: use one of structure, num_codes"),
+        ("quantize.codes", "fix: use one of budget, structure, num_codes"),
         ("seed.x", "seed is a plain setting"),
     ],
 )
@@ -148,9 +148,10 @@ def test_config_needs_a_file_or_a_section(config):
 def test_compile_writes_the_yaml(tmp_path):
     image = "registry.example/mec@sha256:" + "0" * 64
     result = CliRunner().invoke(main, ["compile", "--image", image, "--out", str(tmp_path)])
-    assert (result.exit_code, result.output) == (0, f"{tmp_path / 'train.yaml'}\n")
-    golden = ROOT / "pipelines" / "compiled" / "train.yaml"
-    assert (tmp_path / "train.yaml").read_bytes() == golden.read_bytes()
+    paths = [tmp_path / "train.yaml", tmp_path / "train_backbones.yaml"]
+    assert (result.exit_code, result.output.splitlines()) == (0, [str(path) for path in paths])
+    for path in paths:
+        assert path.read_bytes() == (ROOT / "pipelines" / "compiled" / path.name).read_bytes()
 
 
 def test_compile_takes_the_image_of_the_config(config, tmp_path):

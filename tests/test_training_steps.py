@@ -18,10 +18,12 @@ from mec.data.layout import FieldLayout
 from mec.data.shards import DatasetWriter
 from mec.data.vocabulary import Vocabularies, vocabulary_step
 from mec.embeddings.coded import CodedEmbedding
-from mec.errors import BundleError, SpaceError
-from mec.model_bundle import WEIGHTS_FILE, load_ctr_model
+from mec.errors import BundleError, ConfigError, SpaceError
+from mec.model_bundle import WEIGHTS_FILE, load_ctr_model, write_model
+from mec.models import build_backbone
 from mec.pretraining import fill_unseen, pretrain_step
 from mec.quantize.codebook import Codebooks
+from mec.quantize.codes import Codes
 from mec.quantize.quantizing import quantize_step
 from mec.training import FitResult
 from mec.training_steps import reference_step, train_step
@@ -146,7 +148,29 @@ def test_trained_codewords_move_and_survive_the_round_trip(run: Run, codewords: 
     for i, name in enumerate(books.coded):
         assert not torch.equal(loaded.codewords[i], books.coded[name].codewords)
         assert torch.equal(loaded.codewords[i], weights[f"embedding.codewords.{i}"])
+        assert loaded.codewords[i].dtype == weights["embedding.exact.0"].dtype == torch.float16
     assert not torch.equal(loaded.exact[0], books.exact[loaded.exact_names[0]])
+
+
+def test_trained_codewords_are_rounded_when_they_are_written(run: Run, tmp_path: Path) -> None:
+    books = Codebooks.open(run.codebook)
+    embedding = CodedEmbedding(books, Codes.open(run.codes, books), "warm")
+    with torch.no_grad():
+        embedding.codewords[0].add_(1e-5)
+    model = CtrModel(books.layout, embedding, build_backbone("lr", books.layout.num_fields, 6, {}))
+    shape = {"embedding": "codes", "backbone": "lr", "space": books.space, "codebook": books.uuid}
+    write_model(tmp_path / "model", model, **shape, parents={}, config={}, fit={})
+    loaded = run.load(open_bundle(tmp_path / "model")).embedding
+    assert isinstance(loaded, CodedEmbedding)
+    assert torch.equal(loaded.codewords[0], embedding.codewords[0].half())
+    written = load_file(tmp_path / "model" / WEIGHTS_FILE)
+    assert torch.equal(written["embedding.codewords.0"], embedding.codewords[0].half())
+    assert not torch.equal(loaded.codewords[0].float(), embedding.codewords[0])
+    with torch.no_grad():
+        embedding.exact[0][0, 0] = 1e5
+    with pytest.raises(ConfigError, match=r"the trained embedding\.exact\.0 cannot be stored as float16"):
+        write_model(tmp_path / "never", model, **shape, parents={}, config={}, fit={})
+    assert not (tmp_path / "never").exists()
 
 
 def test_rows_are_the_decoded_codes_and_exact_rows(run: Run) -> None:
@@ -159,7 +183,7 @@ def test_rows_are_the_decoded_codes_and_exact_rows(run: Run) -> None:
     for slot, name in ((0, "user"), (1, "item"), (3, "item")):
         expected = books.decode(name, books.encode(name, tables[name][ids[:, slot]]))
         torch.testing.assert_close(rows[:, slot], expected)
-    torch.testing.assert_close(rows[:, 2], tables["colour"][ids[:, 2]])
+    assert torch.equal(rows[:, 2], tables["colour"][ids[:, 2]].half().float())
 
 
 def test_the_model_scores_the_same_after_loading(run: Run) -> None:

@@ -3,6 +3,7 @@
 Unknown keys are errors. Relative paths are taken from the directory the command runs in.
 """
 
+from mec.config.backbones import BackbonesConfig
 from mec.config.base import Fraction, Name, Settings
 from mec.config.data import (
     CategoricalField,
@@ -26,6 +27,7 @@ from mec.config.training import (
 )
 
 __all__ = [
+    "BackbonesConfig",
     "CategoricalField",
     "CountConfig",
     "DataConfig",

@@ -97,7 +97,9 @@ class DataConfig(Settings):
     """Where the rows are and what their columns mean."""
 
     path: str | None = Field(None, description="file, or directory of files, to read; null: the synthetic generator")
-    format: Literal["auto", "parquet", "csv", "tsv"] = Field("auto", description="auto: by file name")
+    format: Name = Field(
+        "auto", description="auto: by file name; parquet, csv, tsv, or one that an installed package reads"
+    )
     preset: Literal["criteo", "avazu", "movielens_1m"] | None = Field(None, description="a public data set's layout")
     header: bool = Field(True, description="csv, tsv: the first line names the columns")
     columns: tuple[str, ...] | None = Field(None, description="csv, tsv without header: the column names")

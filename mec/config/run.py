@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from mec.config.backbones import BackbonesConfig
 from mec.config.base import Name, Settings
 from mec.config.data import CountConfig, DataConfig
-from mec.config.training import EvaluateConfig, PretrainConfig, QuantizeConfig, TrainConfig
+from mec.config.training import EvaluateConfig, PretrainConfig, QuantizeConfig
 
 
 class PublishConfig(Settings):
@@ -38,7 +39,9 @@ class TrackingConfig(Settings):
     enabled: bool = Field(True, description="false: neither log nor register")
     uri: str | None = Field(None, description="tracking server; null: MLFLOW_TRACKING_URI, else sqlite under `store`")
     experiment: str = Field("mec", min_length=1, description="MLflow experiment of the runs")
-    model_name: str | None = Field(None, description="registered model; null: the run's name")
+    model_name: str | None = Field(
+        None, description="registered model; null: the run's name; with several backbones -BACKBONE is added"
+    )
     gate: GateConfig = GateConfig()
 
 
@@ -56,7 +59,7 @@ class RunConfig(Settings):
     pretrain: PretrainConfig = PretrainConfig()
     quantize: QuantizeConfig = QuantizeConfig()
     publish: PublishConfig = PublishConfig()
-    train: TrainConfig = TrainConfig()
+    train: BackbonesConfig = BackbonesConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     tracking: TrackingConfig = TrackingConfig()
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mec.config.base import Name, Settings
+from mec.quantize.budget import parse_budget
+
+
+MAX_FOLDS = 32  # of pre-training; a batch holds each row's in a byte
 
 
 class OptimizerConfig(Settings):
@@ -32,6 +36,13 @@ class PretrainConfig(OptimizerConfig):
     settings: dict[str, Any] = Field(default_factory=dict, description="the pre-trained model's own settings")
     embedding_dim: int = Field(16, ge=1, le=1024, description="D, floats per value")
     init_std: float = Field(0.01, gt=0, description="standard deviation of the first vectors")
+    folds: int = Field(
+        2,
+        ge=0,
+        le=MAX_FOLDS,
+        description="models trained without a fold each, so that the backbone learns from vectors that never saw the "
+        "row's label; 0: none",
+    )
     l2_warmup_epochs: float = Field(
         1.0, ge=0, description="passes over which l2 rises from 0: a strong l2 holds small vectors at zero"
     )
@@ -42,6 +53,13 @@ class PretrainConfig(OptimizerConfig):
     batch_size: int = Field(1024, ge=1, description="rows per step")
     max_epochs: int = Field(50, ge=1, description="passes over the training split at most")
     patience: int = Field(3, ge=1, description="evaluations without a better validation AUC before stopping")
+
+    @field_validator("folds")
+    @classmethod
+    def _one_fold_leaves_nothing(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("folds=1 leaves no rows to train on; set 0 for none, or 2 or more")
+        return folds
 
 
 class MecConfig(Settings):
@@ -107,6 +125,11 @@ class MecConfig(Settings):
 class QuantizeConfig(Settings):
     """How the pre-trained vectors become codes."""
 
+    budget: str | None = Field(
+        None,
+        description="bytes of codes, codebooks and exact vectors, as 2% of the full tables, 64x or 1.5MiB: what "
+        "each vocabulary gets is then worked out; null: the same for all, as set below",
+    )
     structure: Literal["product", "residual"] = Field(
         "residual", description="sub-vectors side by side, or full-width codewords added up"
     )
@@ -116,6 +139,13 @@ class QuantizeConfig(Settings):
         "sqrt", description="weight of a value in k-means, from its training count n"
     )
     min_values: int = Field(1000, ge=1, description="vocabularies smaller than this keep exact vectors")
+    head: int = Field(0, ge=0, description="most popular values of each coded vocabulary that keep exact vectors")
+    tail_count: int = Field(
+        0, ge=0, description="values with fewer training rows than this share the code of rare values; 0 or 1: none"
+    )
+    floats: Literal["float32", "float16"] = Field(
+        "float16", description="how codewords and exact vectors are stored; full tables count 4 bytes per float"
+    )
     iterations: int = Field(25, ge=1, le=10_000, description="k-means iterations at most")
     max_points: int = Field(262_144, ge=256, description="values drawn to fit a codebook; all are coded")
     chunk_rows: int = Field(65_536, ge=256, description="values coded at a time")
@@ -123,6 +153,11 @@ class QuantizeConfig(Settings):
         "kmeans", description="least squared error, or the MEC objective from there on"
     )
     mec: MecConfig | None = Field(None, description="of objective mec; null with kmeans")
+
+    @property
+    def float_bytes(self) -> int:
+        """Bytes per stored float."""
+        return {"float32": 4, "float16": 2}[self.floats]
 
     @model_validator(mode="before")
     @classmethod
@@ -138,6 +173,14 @@ class QuantizeConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _budget_decides(self) -> QuantizeConfig:
+        if self.budget is not None:
+            parse_budget(self.budget)
+            names = ["structure", "num_codes", "num_codewords", "head", "tail_count", "min_values"]
+            self.refuse_without_effect(names, "with a budget, which chooses it per vocabulary")
+        return self
+
+    @model_validator(mode="after")
     def _enough_points(self) -> QuantizeConfig:
         if self.num_codewords > self.max_points:
             raise ValueError(
@@ -147,23 +190,28 @@ class QuantizeConfig(Settings):
         return self
 
 
-class TrainConfig(OptimizerConfig):
-    """The downstream backbone, trained on codes."""
+class CodesTrainingConfig(OptimizerConfig):
+    """A training on codes."""
 
-    model: Name = Field("deepfm", description="backbone")
-    settings: dict[str, Any] = Field(default_factory=dict, description="the backbone's own settings")
     codewords: Literal["frozen", "warm", "random"] = Field(
         "frozen", description="kept as they are, trained on, or trained from random"
     )
 
     @model_validator(mode="after")
-    def _l2_has_an_effect(self) -> TrainConfig:
+    def _l2_has_an_effect(self) -> Self:
         if self.l2 > 0 and self.codewords == "frozen":
             raise ValueError(
                 f"l2={self.l2:g} has no effect while codewords is 'frozen', for it acts on codewords; "
                 "set l2 to 0, or codewords to warm or random"
             )
         return self
+
+
+class TrainConfig(CodesTrainingConfig):
+    """One downstream backbone, trained on codes."""
+
+    model: Name = Field("deepfm", description="backbone")
+    settings: dict[str, Any] = Field(default_factory=dict, description="the backbone's own settings")
 
 
 class ReferenceConfig(OptimizerConfig):

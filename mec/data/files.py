@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from mec.errors import DataError
 
@@ -14,9 +14,7 @@ _SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".pq": "parquet", ".csv":
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz")
 
 
-def find_files(
-    path: str, format: Literal["auto", "parquet", "csv", "tsv"], default: Format | None = None
-) -> tuple[list[Path], Format]:
+def find_files(path: str, format: str, default: Format | None = None) -> tuple[list[Path], Format]:
     """List the files behind a path, sorted, and say what format they are.
 
     Args:
@@ -25,8 +23,13 @@ def find_files(
         default: Format of file names that tell nothing, where a preset knows it.
 
     Raises:
-        DataError: Nothing there, an empty or compressed file, or files of several formats.
+        DataError: Nothing there, an empty or compressed file, files of several formats, or a format of another package.
     """
+    if format != "auto" and format not in _SUFFIXES.values():
+        raise DataError(
+            f"files of data.format {format!r} are found by the package that reads them",
+            fix="set data.format to auto, parquet, csv or tsv here",
+        )
     root = Path(path)
     if root.is_file():
         files = [root]
@@ -48,7 +51,7 @@ def find_files(
             raise DataError(f"{file} is compressed as a whole", fix="decompress it first (Parquet compresses inside)")
         if file.stat().st_size == 0:
             raise DataError(f"{file} is empty", found="0 bytes", fix="fetch or write it again, or take it away")
-    formats = {_SUFFIXES.get(f.suffix, default) for f in files} if format == "auto" else {format}
+    formats = {_SUFFIXES.get(f.suffix, default) for f in files} if format == "auto" else {cast(Format, format)}
     if None in formats:
         unknown = next(f for f in files if f.suffix not in _SUFFIXES)
         raise DataError(f"the name of {unknown} does not tell its format", fix="set data.format to parquet, csv or tsv")

@@ -24,6 +24,7 @@ from mec.data.files import find_files
 from mec.data.movielens import MovielensRows, movielens_directory
 from mec.data.parquet_reader import ParquetRows
 from mec.data.presets import PRESETS, Derived, Preset
+from mec.data.reader_plugins import OWN_FORMATS, open_plugin
 from mec.data.schema import Field, is_linear, resolve_vocabularies, vocabulary_of
 from mec.data.splits import split_at_random, split_by_column, split_by_time
 from mec.data.synthetic import SyntheticRows
@@ -200,6 +201,13 @@ def _open_rows(data: DataConfig, preset: Preset | None, seed: int) -> RawRows:
         return SyntheticRows(data.synthetic or SyntheticConfig(), seed)
     if data.preset == "movielens_1m" and (directory := movielens_directory(Path(data.path))) is not None:
         return MovielensRows(directory)
+    if data.format not in OWN_FORMATS:
+        for setting in ("preset", "columns"):
+            if getattr(data, setting) is not None:
+                raise DataError(f"data.{setting} has no effect with data.format {data.format!r}", fix="remove it")
+        if not data.header:
+            raise DataError(f"data.header has no effect with data.format {data.format!r}", fix="remove it")
+        return open_plugin(data.format, data.path)
     files, format = find_files(data.path, data.format, preset.format if preset is not None else None)
     if format == "parquet":
         if data.columns is not None:

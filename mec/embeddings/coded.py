@@ -1,4 +1,4 @@
-"""Embeddings decoded from codes: packed codes -> codewords, and exact rows for small vocabularies."""
+"""Embeddings decoded from codes: packed codes -> codewords, and exact rows for small vocabularies and for heads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mec.data.layout import FieldLayout
-from mec.quantize.codebook import Codebooks
+from mec.errors import ConfigError
+from mec.quantize.codebook import Codebooks, make_codebook, structure_of
 from mec.quantize.codes import Codes
 from mec.quantize.fitting import Codebook
+from mec.quantize.fold_codes import FoldCodes
 from mec.quantize.packing import gather_codes
-from mec.quantize.product import ProductCodebook
-from mec.quantize.residual import ResidualCodebook
+from mec.quantize.plan import stream_places
+from mec.quantize.storage import DTYPES
 
 Codewords = Literal["frozen", "warm", "random"]
 
@@ -22,71 +24,138 @@ Codewords = Literal["frozen", "warm", "random"]
 class CodedEmbedding(nn.Module):
     """Rows of every vocabulary as a server looks them up.
 
-    A batch reads its codes straight from the bit stream; nothing of the size of a full table is held.
+    A batch reads its codes straight from the bit stream; nothing of the size of a full table is held. What is frozen is
+    held in the type it is stored in; rows come out as float32.
 
     Args:
         codebooks: Codebooks and exact rows.
         codes: One generation of codes; None where rows are decoded elsewhere (a scorer): no ``forward`` then.
-        codewords: Whether codewords and exact rows stay as quantized, or are trained from there or from random.
+        codewords: Whether codewords and the exact rows of small vocabularies stay as quantized, or are trained from
+            there or from random. Head rows stay in any case: like the codes, they are replaced by every refresh.
+        folds: Out-of-fold codes and rows to train on, for ``forward`` with folds; never served.
+
+    Raises:
+        ConfigError: Random codewords beside head rows, which are vectors of the pre-trained space.
     """
 
     slot_order: Tensor
 
-    def __init__(self, codebooks: Codebooks, codes: Codes | None, codewords: Codewords = "frozen") -> None:
+    def __init__(
+        self,
+        codebooks: Codebooks,
+        codes: Codes | None,
+        codewords: Codewords = "frozen",
+        folds: FoldCodes | None = None,
+    ) -> None:
         super().__init__()
         self.layout: FieldLayout = codebooks.layout
         self.embedding_dim = codebooks.embedding_dim
-        self.structure = codebooks.structure
+        self.floats = codebooks.floats
         trained = codewords != "frozen"
+        dtype = torch.float32 if trained else DTYPES[codebooks.floats]
         self.coded_names, self.exact_names = list(codebooks.coded), list(codebooks.exact)
         self.codewords = nn.ParameterList(
-            nn.Parameter(codebooks.coded[n].codewords.clone(), requires_grad=trained) for n in self.coded_names
+            nn.Parameter(codebooks.coded[n].codewords.to(dtype, copy=True), requires_grad=trained)
+            for n in self.coded_names
         )
         self.exact = nn.ParameterList(
-            nn.Parameter(codebooks.exact[n].clone(), requires_grad=trained) for n in self.exact_names
+            nn.Parameter(codebooks.exact[n].to(dtype, copy=True), requires_grad=trained) for n in self.exact_names
         )
         if codewords == "random":
+            if codes is not None and codes.head:
+                raise ConfigError(
+                    "random codewords leave the pre-trained space, and the exact rows of popular values stay in it",
+                    found=f"exact rows of {', '.join(sorted(codes.head))}",
+                    fix="set train.codewords to warm or frozen, or quantize without quantize.head and quantize.budget",
+                )
             self._randomise()
+        self._structures = {n: structure_of(codebooks.coded[n]) for n in self.coded_names}
         self._shapes = {n: (codebooks.num_codes(n), codebooks.bits(n)) for n in self.coded_names}
+        self._spans: dict[str, tuple[int, int, int]] = {}  # vocabulary -> H, values in the stream, V
         for i, name in enumerate(self.coded_names if codes is not None else []):
             assert codes is not None
+            facts = codes.facts(name)
+            self._spans[name] = facts["head"], facts["coded"], facts["size"]
             self.register_buffer(f"packed_{i}", torch.from_numpy(codes.packed[name]), persistent=False)
+            if name in codes.head:
+                self.register_buffer(f"head_{i}", codes.head[name], persistent=False)
+        self._trained = trained
+        if folds is not None:
+            self._hold_folds(folds)
         self._slots = self._slots_by_vocabulary()
         order = [s for slots in self._slots.values() for s in slots]
         self.register_buffer("slot_order", torch.tensor(order).argsort(), persistent=False)
         self._in_order = order == sorted(order)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, S) int32 ids -> (B, S, D + 1) rows."""
+    def forward(self, ids: Tensor, fold: Tensor | None = None) -> Tensor:
+        """Rows of a batch.
+
+        Args:
+            ids: (B, S) int32.
+            fold: (B,) int64, the fold of each training row, for rows that never saw its label; None: as served.
+
+        Returns:
+            (B, S, D + 1) float32.
+        """
         parts = []
         for name, slots in self._slots.items():
             own = ids[:, slots]  # (B, s)
-            parts.append(self.rows(name, own.flatten()).view(*own.shape, -1))
+            folds = None if fold is None else fold[:, None].expand(own.shape).flatten()
+            parts.append(self.rows(name, own.flatten(), folds).view(*own.shape, -1))
         rows = torch.cat(parts, dim=1)
         return rows if self._in_order else rows.index_select(1, self.slot_order)
 
-    def rows(self, vocabulary: str, ids: Tensor) -> Tensor:
-        """(N,) ids of one vocabulary -> (N, D + 1) rows."""
+    def rows(self, vocabulary: str, ids: Tensor, fold: Tensor | None = None) -> Tensor:
+        """(N,) ids of one vocabulary, (N,) folds or None -> (N, D + 1) rows."""
         if vocabulary in self.exact_names:
-            return functional.embedding(ids, self.exact[self.exact_names.index(vocabulary)])
+            return self._exact_rows(self.exact_names.index(vocabulary), ids, fold)
         index = self.coded_names.index(vocabulary)
         num_codes, bits = self._shapes[vocabulary]
-        codes = gather_codes(self.get_buffer(f"packed_{index}"), ids, num_codes, bits)
-        return self.codebook(vocabulary).decode(codes)
+        head, coded, size = self._spans[vocabulary]
+        places = ids if coded == size else stream_places(ids, head, coded)
+        if fold is not None:
+            places = places + fold * coded
+        packed = self.get_buffer(f"packed_{index}" if fold is None else f"fold_packed_{index}")
+        rows = self.codebook(vocabulary).decode(gather_codes(packed, places, num_codes, bits))
+        if not head:
+            return rows
+        in_head = (ids >= 1) & (ids <= head)
+        places = (ids - 1).clamp(0, head - 1)
+        if fold is not None:
+            places = places + fold * head
+        exact = functional.embedding(places, self.get_buffer(f"head_{index}" if fold is None else f"fold_head_{index}"))
+        return torch.where(in_head[:, None], exact.float(), rows)
+
+    def _exact_rows(self, index: int, ids: Tensor, fold: Tensor | None) -> Tensor:
+        table: Tensor = self.exact[index]
+        if fold is not None and not self._trained:  # rows that are trained themselves are the same in every fold
+            ids, table = ids + fold * len(table), self.get_buffer(f"fold_exact_{index}")
+        return functional.embedding(ids, table).float()
+
+    def _hold_folds(self, folds: FoldCodes) -> None:
+        for i, name in enumerate(self.coded_names):
+            self.register_buffer(f"fold_packed_{i}", torch.from_numpy(folds.packed[name]), persistent=False)
+            if name in folds.head:
+                self.register_buffer(f"fold_head_{i}", folds.head[name], persistent=False)
+        for i, name in enumerate(self.exact_names):
+            self.register_buffer(f"fold_exact_{i}", folds.exact[name], persistent=False)
 
     def codebook(self, vocabulary: str) -> Codebook:
-        """The codebook of one coded vocabulary, with the codewords as they are now."""
-        codewords = self.codewords[self.coded_names.index(vocabulary)]
-        if self.structure == "product":
-            return ProductCodebook(codewords, self._shapes[vocabulary][0])
-        return ResidualCodebook(codewords)
+        """The codebook of one coded vocabulary, with the codewords as they are now, in float32."""
+        codewords = self.codewords[self.coded_names.index(vocabulary)].float()
+        return make_codebook(self._structures[vocabulary], codewords, self._shapes[vocabulary][0])
 
     def serving_bytes(self) -> dict[str, int]:
-        """Bytes that a server must hold, by part; first-order weights are column 0 of codewords and rows."""
+        """Bytes that a server must hold, by part, as they are stored: the tensors of codebook and codes bundle.
+
+        First-order weights are column 0 of codewords and rows; ``rows`` are those of small vocabularies and of heads.
+        """
+        float_bytes = DTYPES[self.floats].itemsize
+        heads = [self.get_buffer(f"head_{i}") for i, n in enumerate(self.coded_names) if self._spans[n][0]]
         return {
             "codes": sum(self.get_buffer(f"packed_{i}").numel() for i in range(len(self.coded_names))),
-            "codebooks": sum(c.numel() * 4 for c in self.codewords),
-            "rows": sum(e.numel() * 4 for e in self.exact),
+            "codebooks": sum(c.numel() for c in self.codewords) * float_bytes,
+            "rows": sum(e.numel() for e in [*self.exact, *heads]) * float_bytes,
             "index": 0,
             "other": 0,
         }

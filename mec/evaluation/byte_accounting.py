@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mec.data.layout import FieldLayout
+
+if TYPE_CHECKING:
+    from mec.quantize.plan import VocabularyPlan
 
 FLOAT_BYTES = 4
 ID_BYTES = 4
@@ -32,7 +35,10 @@ class VocabularyBytes:
     full: int
     codes: int
     codebooks: int
-    rows: int  # exact vectors
+    rows: int  # exact vectors: all, or the head's
+    shape: str = ""  # of the codes, such as "residual 1x64"; empty where all rows are exact
+    head: int = 0  # values with exact vectors beside coded ones
+    tail: int = 0  # values that share the code of rare ones
 
     def to_json(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -44,27 +50,27 @@ def full_bytes(layout: FieldLayout, embedding_dim: int) -> int:
 
 
 def vocabulary_bytes(
-    layout: FieldLayout, embedding_dim: int, structure: str, coded: Mapping[str, Mapping[str, Any]]
+    layout: FieldLayout, embedding_dim: int, plans: Mapping[str, VocabularyPlan], float_bytes: int
 ) -> list[VocabularyBytes]:
     """Where the bytes go, largest full table first.
 
     Args:
         layout: Vocabularies and their sizes.
         embedding_dim: D.
-        structure: ``residual`` (M codebooks of width D + 1) or ``product`` (M that share the width).
-        coded: Vocabulary -> its ``num_codes``, ``num_codewords`` and ``bits_per_code``; others are exact.
+        plans: How vocabularies are coded; others are exact.
+        float_bytes: Bytes per stored float of codewords and exact rows.
     """
     result = []
-    row_bytes = (embedding_dim + 1) * FLOAT_BYTES
+    width = embedding_dim + 1
     for name, size in layout.vocabularies:
-        facts = coded.get(name)
-        if facts is None:
-            result.append(VocabularyBytes(name, size, size * row_bytes, 0, 0, size * row_bytes))
+        full, plan = size * width * FLOAT_BYTES, plans.get(name)
+        if plan is None:
+            result.append(VocabularyBytes(name, size, full, 0, 0, size * width * float_bytes))
             continue
-        num_codes, num_codewords = int(facts["num_codes"]), int(facts["num_codewords"])
-        code_bytes = (size * num_codes * int(facts["bits_per_code"]) + 7) // 8
-        codebook_bytes = num_codewords * row_bytes * (num_codes if structure == "residual" else 1)
-        result.append(VocabularyBytes(name, size, size * row_bytes, code_bytes, codebook_bytes, 0))
+        shape = f"{plan.structure} {plan.num_codes}x{plan.num_codewords}"
+        tail = size - plan.head - plan.coded(size)
+        parts = plan.serving_bytes(size, width, float_bytes)
+        result.append(VocabularyBytes(name, size, full, **parts, shape=shape, head=plan.head, tail=tail))
     return sorted(result, key=lambda v: (-v.full, v.vocabulary))
 
 

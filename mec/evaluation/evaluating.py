@@ -26,6 +26,8 @@ from mec.evaluation.report import markdown_summary, render
 from mec.evaluation.slices import slice_rows
 from mec.model_bundle import load_ctr_model
 from mec.progress import Progress
+from mec.quantize.plan import VocabularyPlan
+from mec.quantize.storage import DTYPES
 from mec.steps import step
 
 __all__ = ["evaluate_step", "kfp_metrics", "kfp_roc", "markdown_summary"]
@@ -89,7 +91,7 @@ def evaluate_step(
             progress.update(1, "full-table reference predicted")
         vocabularies = Vocabularies(bundles["vocabulary"])
         _check_vocabulary(rows.layout, vocabularies)
-        coded = _coded(bundles["model"], bundles["codebook"])
+        plans = _plans(bundles["model"], bundles["codebook"], bundles["codes"])
         evaluation = evaluate_predictions(
             valid_labels=valid_labels,
             test_labels=test_labels,
@@ -99,11 +101,11 @@ def evaluate_step(
                 rows.batches("test", evaluate.batch_size),
                 rows.layout,
                 {name: vocabularies.counts(name) for name, _ in rows.layout.vocabularies},
-                coded,
+                plans,
             ),
         )
-        evaluation |= _describe(bundles["model"], bundles["codebook"], coded)
-        evaluation |= _account(compressed, bundles["codebook"], coded, vocabularies)
+        evaluation |= _describe(bundles["model"], plans)
+        evaluation |= _account(compressed, bundles["codebook"], plans, vocabularies)
         if evaluate.latency_rows:
             evaluation["latency"] = _latency(
                 compressed, full, rows, evaluate.latency_rows, evaluation["embedding_dim"], seed
@@ -146,31 +148,38 @@ def _predict(model: CtrModel, rows: EncodedDataset, batch_size: int) -> tuple[Lo
     return Logits(valid_logits, test_logits), valid_labels, test_labels
 
 
-def _coded(model: Bundle, codebook: Bundle) -> dict[str, dict[str, Any]]:
-    """Vocabularies that the model reads as codes, and their codebooks' shapes."""
-    return dict(codebook.extra["coded"]) if model.extra["embedding"] == "codes" else {}
+def _plans(model: Bundle, codebook: Bundle, codes: Bundle) -> dict[str, VocabularyPlan]:
+    """Vocabularies that the model reads as codes, and how these are stored."""
+    if model.extra["embedding"] != "codes":
+        return {}
+    result = {}
+    for name, book in codebook.extra["coded"].items():
+        stream = codes.extra["vocabularies"][name]
+        end = stream["head"] + stream["coded"]
+        result[name] = VocabularyPlan(
+            book["structure"], book["num_codes"], book["num_codewords"], stream["head"], tail_start=end
+        )
+    return result
 
 
-def _describe(model: Bundle, codebook: Bundle, coded: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    compression = "exact tables"
-    if coded:
-        num_codes = max(int(facts["num_codes"]) for facts in coded.values())
-        num_codewords = max(int(facts["num_codewords"]) for facts in coded.values())
-        compression = f"{codebook.extra['structure']} {num_codes}{fmt.TIMES}{num_codewords} codes"
+def _describe(model: Bundle, plans: Mapping[str, VocabularyPlan]) -> dict[str, Any]:
+    shapes = sorted({f"{p.structure} {p.num_codes}{fmt.TIMES}{p.num_codewords}" for p in plans.values()})
+    compression = f"{', '.join(shapes)} codes" if len(shapes) <= 2 else f"codes of {len(shapes)} shapes"
     return {
         "backbone": model.extra["backbone"],
-        "compression": compression,
+        "compression": compression if plans else "exact tables",
         "embedding_dim": int(model.extra["embedding_dim"]),
     }
 
 
 def _account(
-    model: CtrModel, codebook: Bundle, coded: Mapping[str, Mapping[str, Any]], vocabularies: Vocabularies
+    model: CtrModel, codebook: Bundle, plans: Mapping[str, VocabularyPlan], vocabularies: Vocabularies
 ) -> dict[str, Any]:
     embedding_dim = int(codebook.extra["embedding_dim"])
     full = full_bytes(model.layout, embedding_dim)
     parts = {part: int(size) for part, size in cast(EmbeddingMethod, model.embedding).serving_bytes().items()}
-    by_vocabulary = vocabulary_bytes(model.layout, embedding_dim, codebook.extra["structure"], coded)
+    float_bytes = DTYPES[codebook.extra["floats"]].itemsize
+    by_vocabulary = vocabulary_bytes(model.layout, embedding_dim, plans, float_bytes)
     return {
         "full_bytes": full,
         "bytes": parts,

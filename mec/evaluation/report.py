@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from mec.evaluation import formatting as fmt
-from mec.evaluation.report_tables import Summary, tables_of
+from mec.evaluation.report_tables import Summary, Table, tables_of
 
 _CSS_PER_PIXEL = 0.7  # figures are drawn for twice a screen's resolution, nearly
 
@@ -31,6 +31,7 @@ _FIGURES = {  # in order, with alternative texts
     "bytes": "Bytes by part and vocabulary",
     "popularity": "AUC by popularity in training",
     "calibration": "Reliability diagram and histogram of predictions",
+    "comparison": "AUC of each backbone, and its difference to the best, with intervals",
 }
 
 
@@ -46,14 +47,51 @@ def render(summary: Summary, figures: Mapping[str, bytes]) -> str:
     Returns:
         HTML without scripts or anything to load, for light and dark.
     """
-    page_title = " · ".join(part for part in (str(summary.get("name", "")), "mec report") if part)
-    order = {name: index for index, name in enumerate(_FIGURES)}
-    return _template().render(
-        title=page_title,
+    return page(
+        title=" · ".join(part for part in (str(summary.get("name", "")), "mec report") if part),
         subtitle=_subtitle(summary),
         verdict=verdict(summary),
         tiles=_tiles(summary),
         decision=_decision(summary),
+        figures=figures,
+        tables=tables_of(summary),
+        config=summary.get("config"),
+    )
+
+
+def page(
+    *,
+    title: str,
+    subtitle: str,
+    verdict: str,
+    tiles: Sequence[Mapping[str, str]],
+    figures: Mapping[str, bytes],
+    tables: Sequence[Table],
+    decision: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> str:
+    """Lay a page out.
+
+    Args:
+        title: Of the browser's window.
+        subtitle: Above the heading.
+        verdict: The heading, one sentence.
+        tiles: ``label``, ``value`` and ``note`` of each key number.
+        figures: Name -> PNG.
+        tables: Below the figures, in this order.
+        decision: ``headline``, ``promote`` and ``reasons`` of the registry's decision.
+        config: Every setting of the run.
+
+    Returns:
+        HTML without scripts or anything to load, for light and dark.
+    """
+    order = {name: index for index, name in enumerate(_FIGURES)}
+    return _template().render(
+        title=title,
+        subtitle=subtitle,
+        verdict=verdict,
+        tiles=tiles,
+        decision=decision,
         figures=[
             {
                 "alt": _FIGURES.get(name, name),
@@ -62,17 +100,15 @@ def render(summary: Summary, figures: Mapping[str, bytes]) -> str:
             }
             for name in sorted(figures, key=lambda name: (order.get(name, len(order)), name))
         ],
-        tables=tables_of(summary),
-        config=yaml.safe_dump(dict(summary["config"]), sort_keys=False, allow_unicode=True)
-        if summary.get("config")
-        else "",
+        tables=tables,
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True) if config else "",
     )
 
 
 def verdict(summary: Summary) -> str:
     """The finding in one sentence: what, how good, against what, how small."""
     backbone = str(summary.get("backbone", "model"))
-    text = f"{_BACKBONES.get(backbone, backbone)} on {summary.get('compression', 'codes')}"
+    text = f"{backbone_name(backbone)} on {summary.get('compression', 'codes')}"
     text += f": AUC {fmt.metric(summary['auc'])}"
     change = summary.get("auc_difference")
     if change is not None:
@@ -84,10 +120,20 @@ def verdict(summary: Summary) -> str:
     return text
 
 
+def backbone_name(name: str) -> str:
+    """A backbone's name as papers write it."""
+    return _BACKBONES.get(name, name)
+
+
 def markdown_summary(evaluation: Summary) -> str:
     """The verdict and the tables of an evaluation as Markdown, names escaped."""
-    lines = [f"# {_markdown(verdict(evaluation))}", ""]
-    for table in tables_of(evaluation):
+    return markdown_page(verdict(evaluation), tables_of(evaluation))
+
+
+def markdown_page(heading: str, tables: Sequence[Table]) -> str:
+    """A heading and tables as Markdown, names escaped."""
+    lines = [f"# {_markdown(heading)}", ""]
+    for table in tables:
         lines += [f"## {table.title}", ""]
         lines.append("| " + " | ".join(_markdown(head) for head in table.heads) + " |")
         lines.append("|" + "".join(" --- |" if i < table.text_columns else " ---: |" for i in range(len(table.heads))))

@@ -42,7 +42,7 @@ class Row:
 def tables_of(summary: Summary) -> list[Table]:
     """Every table that the summary has the numbers for, in the report's order."""
     tables = [_metrics_table, _slices_table, _bytes_table, _vocabularies_table, _latency_table]
-    tables += [_steps_table, _lineage_table]
+    tables += [steps_table, _lineage_table]
     return [table for make in tables if (table := make(summary)) is not None]
 
 
@@ -147,7 +147,8 @@ def _bytes_table(summary: Summary) -> Table | None:
         size = summary["value_map_bytes"]
         rows.append(Row(["beside both: value → id map", fmt.count(size), fmt.human_bytes(size), ABSENT]))
     note = (
-        "What a server must hold for the embeddings, first-order weights included; full tables in fp32. The backbone "
+        "What a server must hold for the embeddings, first-order weights included; full tables in fp32, "
+        "codewords and exact rows as they are stored. The backbone "
         "is the same in both and not counted. The value → id map is an estimate (Arrow bytes of the values and 4 per "
         "id); the full table needs it too, so it is not in the ratio."
     )
@@ -161,13 +162,21 @@ def _vocabularies_table(summary: Summary) -> Table | None:
     rows = []
     for row in vocabularies:
         size = sum(int(row.get(part, 0)) for part in PARTS)
-        stored = "codes" if row.get("codes") else "exact rows"
-        cells = [str(row["vocabulary"]), stored, fmt.count(row["size"]), fmt.human_bytes(row["full"])]
+        cells = [str(row["vocabulary"]), _stored(row), fmt.count(row["size"]), fmt.human_bytes(row["full"])]
         cells += [fmt.human_bytes(row[part]) if row.get(part) else ABSENT for part in ("codes", "codebooks", "rows")]
         rows.append(Row([*cells, fmt.human_bytes(size), fmt.ratio(row["full"] / size)]))
     heads = ["vocabulary", "stored as", "values", "full table"]
     heads += ["codes", "codebooks", "exact rows", "compressed", "ratio"]
     return Table("Bytes by vocabulary", heads, rows, text_columns=2)
+
+
+def _stored(row: Mapping[str, Any]) -> str:
+    if not row.get("codes"):
+        return "exact rows"
+    parts = [f"{row['shape']} codes" if row.get("shape") else "codes"]
+    parts += [f"{fmt.count(row['head'])} values exact"] if row.get("head") else []
+    parts += [f"{fmt.count(row['tail'])} share one code"] if row.get("tail") else []
+    return ", ".join(parts)
 
 
 def _latency_table(summary: Summary) -> Table | None:
@@ -187,7 +196,8 @@ def _latency_table(summary: Summary) -> Table | None:
     return Table("Look-up latency", ["", "median", "middle half", "per row"], rows, note)
 
 
-def _steps_table(summary: Summary) -> Table | None:
+def steps_table(summary: Summary) -> Table | None:
+    """Time and peak memory of every step, if the summary knows them."""
     steps = summary.get("steps")
     if not steps:
         return None

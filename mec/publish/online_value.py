@@ -1,12 +1,14 @@
-"""The bytes the online store holds per vocabulary value: a tag of the codebook, then packed codes.
+"""The bytes the online store holds per vocabulary value: a tag of the codebook, then packed codes or an exact row.
 
-The tag is the first four bytes of the codebook's uuid, so a reader with another codebook refuses the
-value instead of decoding it into a wrong vector.
+The tag of packed codes is the first four bytes of the codebook's uuid, so a reader with another codebook refuses the
+value instead of decoding it into a wrong vector. A value of the head has the bitwise complement of that tag, no bit of
+which is the same, and then its row: W little-endian floats, as the codebook stores them.
 """
 
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -15,6 +17,13 @@ from numpy.typing import NDArray
 from mec.errors import SpaceError
 
 TAG_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRow:
+    """What is stored of a value of the head: the bytes of its row."""
+
+    data: bytes
 
 
 @cache
@@ -32,6 +41,12 @@ def codebook_tag(codebook: str) -> bytes:
         ) from None
 
 
+@cache
+def head_tag(codebook: str) -> bytes:
+    """The tag of exact rows: the bitwise complement of ``codebook_tag``."""
+    return bytes(byte ^ 0xFF for byte in codebook_tag(codebook))
+
+
 def feature_name(codebook: str) -> str:
     """Name of the FeatureView and of the FeatureService that serve one codebook's codes."""
     return f"codes_{codebook_tag(codebook).hex()}"
@@ -47,14 +62,31 @@ def encode(codebook: str, rows: NDArray[np.uint8]) -> list[bytes]:
     Returns:
         V values of ``TAG_BYTES + n`` bytes.
     """
-    tags = np.broadcast_to(np.frombuffer(codebook_tag(codebook), np.uint8), (len(rows), TAG_BYTES))
+    return _tagged(codebook_tag(codebook), rows)
+
+
+def encode_head(codebook: str, rows: NDArray[np.uint8]) -> list[bytes]:
+    """Online values of exact rows.
+
+    Args:
+        codebook: uuid of the codebook beside whose codes they stand.
+        rows: (H, n) uint8, the bytes of one row's floats per row.
+
+    Returns:
+        H values of ``TAG_BYTES + n`` bytes.
+    """
+    return _tagged(head_tag(codebook), rows)
+
+
+def _tagged(tag: bytes, rows: NDArray[np.uint8]) -> list[bytes]:
+    tags = np.broadcast_to(np.frombuffer(tag, np.uint8), (len(rows), TAG_BYTES))
     joined = np.concatenate([tags, rows], axis=1)  # (V, 4 + n)
     data, width = joined.tobytes(), joined.shape[1]
     return [data[start : start + width] for start in range(0, len(data), width)]
 
 
-def decode(codebook: str, value: bytes, key: str) -> bytes:
-    """Packed codes of one online value, its tag checked and removed.
+def decode(codebook: str, value: bytes, key: str) -> bytes | HeadRow:
+    """Packed codes or exact row of one online value, its tag checked and removed.
 
     Args:
         codebook: uuid of the codebook the reader decodes with.
@@ -65,10 +97,13 @@ def decode(codebook: str, value: bytes, key: str) -> bytes:
         SpaceError: The value was written for another codebook.
     """
     tag = codebook_tag(codebook)
-    if value[:TAG_BYTES] != tag:
+    found = value[:TAG_BYTES]
+    if found == head_tag(codebook):
+        return HeadRow(value[TAG_BYTES:])
+    if found != tag:
         raise SpaceError(
             f"the online value of {key!r} was not written for codebook {codebook} (tag {tag.hex()})",
-            found=f"tag {value[:TAG_BYTES].hex() or 'of no bytes'}",
+            found=f"tag {found.hex() or 'of no bytes'}",
             fix="read it with the scorer of the codebook whose uuid begins with the tag found, or publish again",
         )
     return value[TAG_BYTES:]

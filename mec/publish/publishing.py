@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from mec.bundle import Bundle, open_bundle, write_bundle, write_json
 from mec.config import PublishConfig
@@ -24,11 +23,11 @@ from mec.progress import Progress, note
 from mec.publish.definitions import Published, build_definitions, next_publication, read_published
 from mec.publish.embedded import embedded_repo
 from mec.publish.locking import lock_path, publisher_lock
-from mec.publish.online_value import encode, feature_name
+from mec.publish.online_value import encode, encode_head, feature_name
 from mec.publish.reader import CodesReader
 from mec.publish.store import feast_errors, open_store, retry_while_locked
+from mec.publish.value_rows import CodesFiles, ValueRows
 from mec.publish.writer import check_bulk, open_writer
-from mec.quantize import packing
 from mec.steps import step
 
 if TYPE_CHECKING:
@@ -115,32 +114,33 @@ class OnlineRows:
         self.codebook = codebook.uuid
         self.codes = codes.uuid
         self.generation = int(codes.extra["generation"])
-        self._shapes: dict[str, dict[str, int]] = codes.extra["vocabularies"]
-        self._packed = load_file(codes.file("codes.safetensors")) if self._shapes else {}
+        self._files = CodesFiles(codes)
+        self._sizes = self._files.sizes
         self._vocabularies = Vocabularies(vocabulary)
-        for name, shape in self._shapes.items():
-            if self._vocabularies.sizes.get(name) != shape["size"]:
+        for name, size in self._sizes.items():
+            if self._vocabularies.sizes.get(name) != size:
                 raise BundleError(
-                    f"{codes.path} holds codes of {shape['size']} values of vocabulary {name!r}",
+                    f"{codes.path} holds codes of {size} values of vocabulary {name!r}",
                     found=f"{self._vocabularies.sizes.get(name, 'no')} values in {vocabulary.path}",
                     fix="run the quantize step again for this vocabulary",
                 )
 
     def __len__(self) -> int:
-        return sum(shape["size"] for shape in self._shapes.values())
+        return sum(self._sizes.values())
 
     def batches(self, batch_rows: int) -> Iterator[tuple[list[str], list[bytes]]]:
         """Keys and values, each vocabulary's keys in the order of the store's index."""
-        for name, shape in self._shapes.items():
+        for name, size in self._sizes.items():
             keys = self._vocabularies.keys(name)
-            values = self._row_bytes(name)
+            rows = self._files.rows(name)
             lengths = pc.binary_length(keys)
             order = pc.sort_indices(
                 pa.table({"length": lengths, "key": keys}), sort_keys=[("length", "ascending"), ("key", "ascending")]
-            ).to_numpy()
-            for start in range(0, shape["size"], batch_rows):
+            )
+            order = order.to_numpy().astype(np.int64)
+            for start in range(0, size, batch_rows):
                 ids = order[start : start + batch_rows]
-                yield keys.take(pa.array(ids)).to_pylist(), encode(self.codebook, values[ids])
+                yield keys.take(pa.array(ids)).to_pylist(), self._values(rows, ids)
 
     def sample(self, num_rows: int) -> list[OnlineRow]:
         """At most ``num_rows`` rows drawn with a fixed seed."""
@@ -150,20 +150,21 @@ class OnlineRows:
         )
         rows: list[OnlineRow] = []
         offset = 0
-        for name, shape in self._shapes.items():
-            ids = drawn[(drawn >= offset) & (drawn < offset + shape["size"])] - offset
-            offset += shape["size"]
+        for name, size in self._sizes.items():
+            ids = drawn[(drawn >= offset) & (drawn < offset + size)] - offset
+            offset += size
             if len(ids):
                 keys = self._vocabularies.keys(name).take(pa.array(ids)).to_pylist()
-                values = encode(self.codebook, self._row_bytes(name)[ids])
-                rows += map(OnlineRow, keys, values)
+                rows += map(OnlineRow, keys, self._values(self._files.rows(name), ids))
         return rows
 
-    def _row_bytes(self, name: str) -> NDArray[np.uint8]:
-        """(V, n) packed codes, a value's per row."""
-        shape = self._shapes[name]
-        codes = packing.unpack(self._packed[name], shape["size"], shape["num_codes"], shape["bits_per_code"])  # (V, M)
-        return packing.row_bytes(codes, shape["bits_per_code"])
+    def _values(self, rows: ValueRows, ids: NDArray[np.int64]) -> list[bytes]:
+        """Online values of ids (N,) of one vocabulary."""
+        values = encode(self.codebook, rows.codes[rows.places(ids)])
+        of_head = np.flatnonzero(rows.in_head(ids))
+        for place, value in zip(of_head, encode_head(self.codebook, rows.head[ids[of_head] - 1]), strict=True):
+            values[place] = value
+        return values
 
 
 def publish_rows(rows: OnlineRows, repo: Path, publish: PublishConfig) -> dict[str, Any]:

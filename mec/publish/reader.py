@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mec.errors import PublishError, SpaceError
 from mec.publish.definitions import FEATURE, JOIN_KEY
-from mec.publish.online_value import decode
+from mec.publish.online_value import HeadRow, decode
 from mec.publish.store import feast_errors, open_store, retry_while_locked
 
 MAX_KEYS = 4_000  # per read; sqlite refuses some hundred thousand variables
@@ -51,15 +51,15 @@ class CodesReader:
                 fix="use the feature service that the scorer's publication names",
             )
 
-    def fetch(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Packed codes of online keys, in their order.
+    def fetch(self, keys: Sequence[str]) -> list[bytes | HeadRow | None]:
+        """Packed codes, or exact rows, of online keys, in their order.
 
         Args:
             keys: N online keys; repeated ones are read once.
 
         Returns:
-            N entries: the packed codes, as ``packing.codes_from_row_bytes`` takes them; None for a
-            key that the store does not hold.
+            N entries: the packed codes, as ``packing.codes_from_row_bytes`` takes them, or a value of the head's row;
+            None for a key that the store does not hold.
 
         Raises:
             PublishError: The store does not answer.

@@ -1,21 +1,28 @@
-"""The codes bundle: one packed bit stream per coded vocabulary, bound to one codebook."""
+"""The codes bundle: per coded vocabulary a packed bit stream and the head's exact rows, bound to one codebook."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from torch import Tensor
 
 from mec.bundle import Bundle, BundleDraft, open_bundle
 from mec.errors import BundleError, SpaceError
-from mec.quantize.codebook import Codebooks
+from mec.quantize.codebook import Codebooks, structure_of
 from mec.quantize.packing import packed_bytes, unpack
+from mec.quantize.plan import VocabularyPlan, stream_places
+from mec.quantize.storage import DTYPES
 
 CODES_FILE = "codes.safetensors"
+HEAD_FILE = "head.safetensors"
 _CHECK_ROWS = 1 << 18  # a multiple of 8, so that each part starts on a byte
 
 
@@ -25,10 +32,12 @@ class Codes:
 
     Attributes:
         codebooks: What the codes index.
-        packed: Vocabulary -> uint8 bit stream; see ``mec.quantize.packing``.
+        packed: Vocabulary -> uint8 bit stream; see ``mec.quantize.packing`` and ``mec.quantize.plan``.
         generation: 0 for a train run's codes, one more for each refresh.
         parent_generation: The generation it replaces.
         uuid: Of the bundle; empty before there is one.
+        head: Vocabulary -> (H, D + 1) exact rows of ids 1 to H, as the codebook stores floats; where H is above 0.
+        tail_start: Vocabulary -> first id that shares id 0's code; where there is such a tail.
     """
 
     codebooks: Codebooks
@@ -36,6 +45,8 @@ class Codes:
     generation: int = 0
     parent_generation: int | None = None
     uuid: str = ""
+    head: Mapping[str, Tensor] = field(default_factory=dict)
+    tail_start: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def open(cls, bundle: Bundle | Path, codebooks: Codebooks) -> Codes:
@@ -43,7 +54,8 @@ class Codes:
 
         Raises:
             SpaceError: The codes were made with another codebook, or for another space.
-            BundleError: No sound codes bundle, or streams of a wrong length or with codes that name no codeword.
+            BundleError: No sound codes bundle, or streams of a wrong length, codes that name no codeword, or rows of a
+                wrong shape or type.
         """
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle, "codes")
@@ -55,10 +67,15 @@ class Codes:
                     found=extra[what],
                     fix=f"pass the codebook that these codes were made with, {extra['codebook']}",
                 )
-        packed = load_file(bundle.file(CODES_FILE))
-        codes = cls(codebooks, packed, extra["generation"], extra["parent_generation"], bundle.uuid)
+        packed = safetensors.numpy.load_file(bundle.file(CODES_FILE))
+        head = safetensors.torch.load_file(bundle.file(HEAD_FILE))
+        _check_head(extra["vocabularies"], head, codebooks, bundle.path)
+        ends = {name: f["head"] + f["coded"] for name, f in extra["vocabularies"].items()}
+        tail_start = {name: end for name, end in ends.items() if end < extra["vocabularies"][name]["size"]}
+        generations = extra["generation"], extra["parent_generation"]
+        codes = cls(codebooks, packed, *generations, bundle.uuid, head, tail_start)
         facts = {name: codes.facts(name) for name in codebooks.coded}
-        lengths = {name: packed_bytes(f["size"], f["num_codes"], f["bits_per_code"]) for name, f in facts.items()}
+        lengths = {name: packed_bytes(f["coded"], f["num_codes"], f["bits_per_code"]) for name, f in facts.items()}
         found = {name: len(stream) for name, stream in packed.items()}
         if extra["vocabularies"] != facts or found != lengths:
             raise BundleError(
@@ -73,7 +90,8 @@ class Codes:
     def write(self, draft: BundleDraft) -> None:
         """Put files and facts into a codes bundle being written; the codebook must have its uuid."""
         assert self.codebooks.uuid
-        save_file(dict(self.packed), draft.path / CODES_FILE)
+        safetensors.numpy.save_file(dict(self.packed), draft.path / CODES_FILE)
+        safetensors.torch.save_file(dict(self.head), draft.path / HEAD_FILE)
         draft.extra |= {
             "codebook": self.codebooks.uuid,
             "space": self.codebooks.space,
@@ -82,27 +100,36 @@ class Codes:
             "vocabularies": {name: self.facts(name) for name in self.packed},
         }
 
+    def plan(self, vocabulary: str) -> VocabularyPlan:
+        """How one coded vocabulary is stored."""
+        book = self.codebooks.coded[vocabulary]
+        head = len(self.head[vocabulary]) if vocabulary in self.head else 0
+        return VocabularyPlan(
+            structure_of(book), book.num_codes, book.num_codewords, head, self.tail_start.get(vocabulary, 0)
+        )
+
     def facts(self, vocabulary: str) -> dict[str, int]:
-        """Size V, codes per value M and bits per code of one coded vocabulary."""
-        return {
-            "size": self.codebooks.layout.size(vocabulary),
-            "num_codes": self.codebooks.num_codes(vocabulary),
-            "bits_per_code": self.codebooks.bits(vocabulary),
-        }
+        """Size V, codes per value M, bits per code, H and values in the stream of one coded vocabulary."""
+        plan, size = self.plan(vocabulary), self.codebooks.layout.size(vocabulary)
+        shape = {"size": size, "num_codes": plan.num_codes, "bits_per_code": plan.bits}
+        return shape | {"head": plan.head, "coded": plan.coded(size)}
 
     def unpacked(self, vocabulary: str) -> NDArray[np.int32]:
-        """(V, M) codes of one coded vocabulary."""
+        """(V, M) codes of one coded vocabulary: the tail's are those of id 0; so are the head's, which mean nothing."""
         facts = self.facts(vocabulary)
-        return unpack(self.packed[vocabulary], facts["size"], facts["num_codes"], facts["bits_per_code"])
+        stream = unpack(self.packed[vocabulary], facts["coded"], facts["num_codes"], facts["bits_per_code"])
+        places = stream_places(torch.arange(facts["size"]), facts["head"], facts["coded"]).numpy()
+        codes: NDArray[np.int32] = stream[places]
+        return codes
 
     def _check_range(self, vocabulary: str, path: Path) -> None:
         num_codewords = self.codebooks.coded[vocabulary].num_codewords
         facts = self.facts(vocabulary)
-        size, num_codes, bits = facts["size"], facts["num_codes"], facts["bits_per_code"]
+        coded, num_codes, bits = facts["coded"], facts["num_codes"], facts["bits_per_code"]
         if num_codewords == 1 << bits:
             return
-        for start in range(0, size, _CHECK_ROWS):
-            rows = min(_CHECK_ROWS, size - start)
+        for start in range(0, coded, _CHECK_ROWS):
+            rows = min(_CHECK_ROWS, coded - start)
             first_byte = start * num_codes * bits // 8
             part = self.packed[vocabulary][first_byte : first_byte + packed_bytes(rows, num_codes, bits)]
             largest = int(unpack(part, rows, num_codes, bits).max())
@@ -112,3 +139,25 @@ class Codes:
                     found=largest,
                     fix="run the quantize step again",
                 )
+
+
+def _check_head(
+    vocabularies: Mapping[str, Mapping[str, Any]], head: Mapping[str, Tensor], codebooks: Codebooks, path: Path
+) -> None:
+    """Refuse spans of ids that are not in their vocabulary, and head rows that the manifest does not state."""
+    for name, facts in vocabularies.items():
+        if not (facts.get("head", -1) >= 0 < facts.get("coded", 0) <= facts["size"] - facts["head"]):
+            raise BundleError(
+                f"{path}: vocabulary {name!r} does not say how many exact rows and codes it has",
+                found=dict(facts),
+                fix="run the quantize step again with this version of mec",
+            )
+    dtype = DTYPES[codebooks.floats]
+    wanted = {n: ((f["head"], codebooks.embedding_dim + 1), dtype) for n, f in vocabularies.items() if f["head"]}
+    found = {name: (tuple(rows.shape), rows.dtype) for name, rows in head.items()}
+    if found != wanted:
+        raise BundleError(
+            f"the exact rows in {path} are not those that its manifest and codebook state: {wanted}",
+            found=found,
+            fix="run the quantize step again",
+        )

@@ -17,22 +17,28 @@ class CodingQuality:
 
     Attributes:
         size: V.
+        head: H, values that keep exact rows.
+        coded: Values with a code of their own, id 0 included.
         live_codewords: Per codebook, codewords that code at least one value.
         perplexity: Per codebook, exp of the entropy of the code's distribution over values: from 1 to K.
         distortion: Sum over values of weight times squared error.
         variance: Sum over values of weight times squared distance from the weighted mean.
         code_bytes: Packed codes.
         codebook_bytes: Codewords.
+        row_bytes: The head's rows.
         fit: What the objective knows of its fit, such as the weighted distortion before and after.
     """
 
     size: int
+    head: int
+    coded: int
     live_codewords: tuple[int, ...]
     perplexity: tuple[float, ...]
     distortion: float
     variance: float
     code_bytes: int
     codebook_bytes: int
+    row_bytes: int
     fit: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -43,11 +49,14 @@ class CodingQuality:
     def to_json(self) -> dict[str, object]:
         return {
             "size": self.size,
+            "head": self.head,
+            "coded": self.coded,
             "live_codewords": list(self.live_codewords),
             "perplexity": [round(p, _DECIMALS) for p in self.perplexity],
             "explained_variance": round(self.explained_variance, _DECIMALS),
             "code_bytes": self.code_bytes,
             "codebook_bytes": self.codebook_bytes,
+            "row_bytes": self.row_bytes,
             "fit": {name: round(value, _DECIMALS) for name, value in self.fit.items()},
         }
 

@@ -15,6 +15,7 @@ from mec.config import QuantizeConfig
 from mec.errors import ConfigError
 from mec.quantize.fit_watch import FitWatch
 from mec.quantize.mec_fitting import fit_mec
+from mec.quantize.plan import VocabularyPlan
 from mec.quantize.product import ProductCodebook
 from mec.quantize.residual import ResidualCodebook
 from mec.quantize.sampling import sample_points
@@ -38,14 +39,21 @@ class Codebook(Protocol):
 
 
 def fit_codebook(
-    vectors: Tensor, weights: Tensor, settings: QuantizeConfig, *, seed: int, watch: FitWatch | None = None
+    vectors: Tensor,
+    weights: Tensor,
+    plan: VocabularyPlan,
+    settings: QuantizeConfig,
+    *,
+    seed: int,
+    watch: FitWatch | None = None,
 ) -> Codebook:
     """Fit one vocabulary's codebook by weighted k-means, and by the MEC objective from there on where it is chosen.
 
     Args:
         vectors: (V, W) float32, finite.
         weights: (V,) float32, at least 0, not all 0.
-        settings: Objective, structure, M, K, iterations, and ``max_points``, how many vectors to fit on.
+        plan: Structure, M and K.
+        settings: Objective, iterations, and ``max_points``, how many vectors to fit on.
         seed: Of all random draws.
         watch: Told of progress, and given the facts that the objective knows of its fit.
 
@@ -53,17 +61,17 @@ def fit_codebook(
         ConfigError: More codes than floats in a vector, or no such device.
         TrainingError: A loss term is not finite.
     """
-    check_settings(settings, vectors.shape[1])
+    check_shape(plan.structure, plan.num_codes, vectors.shape[1])
     generator = torch.Generator().manual_seed(seed)
     index, sample_weights = sample_points(vectors, weights, settings.max_points, generator)
     known = sample_weights > 0
     points, point_weights = vectors[index[known]], sample_weights[known]
-    fit = ProductCodebook.fit if settings.structure == "product" else ResidualCodebook.fit
+    fit = ProductCodebook.fit if plan.structure == "product" else ResidualCodebook.fit
     book = fit(
         points,
         point_weights,
-        num_codes=settings.num_codes,
-        num_codewords=settings.num_codewords,
+        num_codes=plan.num_codes,
+        num_codewords=plan.num_codewords,
         iterations=settings.iterations,
         seed=seed,
     )
@@ -72,15 +80,15 @@ def fit_codebook(
     return fit_mec(points, point_weights, book, settings.mec, seed=seed, watch=watch or FitWatch())
 
 
-def check_settings(settings: QuantizeConfig, width: int) -> None:
-    """Refuse settings that no codebook of W floats can have.
+def check_shape(structure: str, num_codes: int, width: int) -> None:
+    """Refuse a shape that no codebook of W floats can have.
 
     Raises:
         ConfigError: More codes than floats in a vector.
     """
-    if settings.structure == "product" and settings.num_codes > width:
+    if structure == "product" and num_codes > width:
         raise ConfigError(
             f"quantize.num_codes sub-vectors do not fit a vector of {width} floats",
-            found=settings.num_codes,
+            found=num_codes,
             fix=f"set quantize.num_codes to {width} at most, raise pretrain.embedding_dim or choose residual",
         )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 MAX_BITS = 16
 
@@ -104,23 +105,71 @@ def codes_from_row_bytes(rows: NDArray[np.uint8] | Sequence[bytes], num_codes: i
 def gather_codes(packed: Tensor, ids: Tensor, num_codes: int, bits: int) -> Tensor:
     """Read the codes of some values straight from the bit stream.
 
+    A value's codes lie side by side, so they are read together: as many as two 16-bit words of the stream hold.
+
     Args:
-        packed: (ceil(V M b / 8),) uint8, on the device of ``ids``.
+        packed: (ceil(V M b / 8),) uint8, on the device of ``ids``, from an even byte of its storage on.
         ids: (N,) integers in [0, V).
         num_codes: M.
         bits: b, from 1 to 16.
 
     Returns:
-        (N, M) int64.
+        (N, M) int32.
+
+    Raises:
+        IndexError: On a CPU, an id beyond the stream.
     """
-    first = (ids.long()[:, None] * num_codes + torch.arange(num_codes, device=ids.device)) * bits  # (N, M) first bit
-    byte, shift = first >> 3, first & 7
-    largest_shift = 8 - math.gcd(bits, 8)
-    codes = packed[byte].long()
-    for extra in range(1, (largest_shift + bits + 7) // 8):
-        # past the end the last byte is read again; those bits are masked out below
-        codes |= packed[(byte + extra).clamp_(max=len(packed) - 1)].long() << (8 * extra)
-    return (codes >> shift) & ((1 << bits) - 1)
+    value_bits, mask = num_codes * bits, (1 << bits) - 1
+    # int32 halves what the passes over ids move; streams with bits beyond 2^31 need int64
+    ids = ids.to(torch.int32 if 8 * len(packed) < 1 << 31 else torch.int64)
+    codes = torch.empty(len(ids), num_codes, dtype=torch.int32, device=ids.device)
+    for start, stop in _code_groups(num_codes, bits):
+        first_bit = ids * value_bits + start * bits  # (N,)
+        window = _read_bits(packed, first_bit, (stop - start) * bits, _largest_shift(value_bits, start * bits))  # (N,)
+        for m in range(start, stop):
+            torch.bitwise_and(window >> ((m - start) * bits), mask, out=codes[:, m])
+    return codes
+
+
+def _largest_shift(value_bits: int, offset: int) -> int:
+    """The most bits of its first 16-bit word that lie before bit v value_bits + offset, over all values v."""
+    step = math.gcd(value_bits, 16)
+    return 16 - step + offset % step
+
+
+def _code_groups(num_codes: int, bits: int) -> list[tuple[int, int]]:
+    """Codes [start, stop) that are read together: two words hold them, wherever in its first word a value starts."""
+    groups, start = [], 0
+    while start < num_codes:
+        room = 32 - _largest_shift(num_codes * bits, start * bits)
+        stop = min(num_codes, start + room // bits)
+        groups.append((start, stop))
+        start = stop
+    return groups
+
+
+def _read_bits(packed: Tensor, first_bit: Tensor, width: int, largest_shift: int) -> Tensor:
+    """(N,) first bits -> (N,) int32 whose low ``width`` bits are the stream's from there on; the rest is undefined."""
+    if len(packed) < 2:
+        packed = functional.pad(packed, (0, 2 - len(packed)))
+    word = first_bit >> 4
+    window = _words(packed, word).bitwise_and_(0xFFFF)
+    if largest_shift + width > 16:
+        # a value that ends in the last word reads that word twice; the upper bits are not its own
+        word.add_(1).clamp_(max=(len(packed) - 1) // 2)
+        window |= _words(packed, word).bitwise_left_shift_(16)
+    return window.bitwise_right_shift_(first_bit.bitwise_and_(15)) if largest_shift else window
+
+
+def _words(packed: Tensor, word: Tensor) -> Tensor:
+    """(N,) indices -> (N,) int32 of the stream's 16-bit words, sign-extended; the last one may be half a word."""
+    num_whole = len(packed) // 2
+    whole = packed[: 2 * num_whole].view(torch.int16)
+    # index_select of a flat tensor takes a quarter of the time of indexing, as it does of selecting rows of bytes
+    if len(packed) % 2 == 0:
+        return whole.index_select(0, word).int()
+    half = word == num_whole
+    return torch.where(half, packed[-1].int(), whole.index_select(0, word - half.to(word.dtype)).int())
 
 
 def _checked(codes: NDArray[np.integer], bits: int) -> NDArray[np.integer]:

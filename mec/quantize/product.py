@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mec.quantize.kmeans import kmeans, nearest
+from mec.quantize.residual import sum_codewords
 
 
 class ProductCodebook:
@@ -44,7 +45,14 @@ class ProductCodebook:
     def decode(self, codes: Tensor) -> Tensor:
         """(N, M) integers -> (N, W) float32."""
         parts = column_parts(self.width, self.num_codes)
-        return torch.cat([self.codewords[:, p][codes[:, m].long()] for m, p in enumerate(parts)], dim=1)
+        gradient = torch.is_grad_enabled() and self.codewords.requires_grad
+        if gradient or len(codes) < self.num_codewords:
+            return torch.cat([self.codewords[:, p][codes[:, m].long()] for m, p in enumerate(parts)], dim=1)
+        # adding codewords that are 0 outside their columns takes half as long as joining narrow ones
+        padded = self.codewords.new_zeros(self.num_codes, self.num_codewords, self.width)
+        for m, part in enumerate(parts):
+            padded[m, :, part] = self.codewords[:, part]
+        return sum_codewords(padded, codes)
 
 
 def column_parts(width: int, num_codes: int) -> list[slice]:

@@ -7,30 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor
 
-from mec.bundle import Bundle, open_bundle, write_bundle
+from mec.bundle import open_bundle, write_bundle
 from mec.config import QuantizeConfig
-from mec.data.layout import OOV_ID, FieldLayout
 from mec.data.vocabulary import Vocabularies
-from mec.errors import BundleError, TrainingError
 from mec.progress import Progress, note
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
-from mec.quantize.diagnostics import CodingQuality, explained, usage
+from mec.quantize.coding import CodedTable, code_table
+from mec.quantize.diagnostics import CodingQuality, explained
 from mec.quantize.fit_watch import FitWatch
-from mec.quantize.fitting import Codebook, check_settings, fit_codebook
-from mec.quantize.packing import bits_per_code, pack
-from mec.quantize.weights import popularity_weights
+from mec.quantize.plan import VocabularyPlan
+from mec.quantize.planning import choose_plans
+from mec.quantize.pretrained_tables import PretrainedTables
+from mec.quantize.storage import stored
 from mec.steps import step
 
 STEP = "quantize"
-TABLES_FILE = "tables.safetensors"
-_LARGEST = 1e15  # squares of larger values overflow float32 when summed
 
 
 def quantize_step(
@@ -39,7 +33,7 @@ def quantize_step(
     """Code every large vocabulary's pre-trained rows, and keep the small ones exact.
 
     Args:
-        quantize: Structure, M, K, weights and thresholds.
+        quantize: A byte budget, or structure, M, K, head and tail of all; weights, and how floats are stored.
         pretrained: "pretrained" bundle with the tables.
         vocabulary: "vocabulary" bundle with the training counts.
         seed: Of samples and first codewords.
@@ -47,107 +41,71 @@ def quantize_step(
         out_codes: Where the "codes" bundle goes.
 
     Raises:
-        ConfigError: M, K and D do not go together.
+        ConfigError: M, K and D do not go together, the budget is too small, or a float cannot be stored as set.
         TrainingError: A table holds rows that are not finite, or none of its values was seen in training.
-        BundleError: Tables and vocabulary differ in size.
+        BundleError: Tables and vocabulary differ in size, or head or tail is wanted and ids are not by popularity.
     """
     with step(STEP, out_codebook) as record:
-        tables = open_bundle(pretrained, "pretrained")
-        vocabularies = Vocabularies.open(vocabulary)
-        layout = FieldLayout.from_json(tables.extra["layout"])
-        embedding_dim = int(tables.extra["embedding_dim"])
-        check_settings(quantize, embedding_dim + 1)
-        sizes = dict(layout.vocabularies)
-        to_code = [n for n, v in sizes.items() if v >= quantize.min_values and v > quantize.num_codewords]
-        progress = Progress(STEP, 2 * sum(sizes[name] for name in to_code))  # once to fit, once to code
-        coded: dict[str, Codebook] = {}
+        bundle, vocabularies = open_bundle(pretrained, "pretrained"), Vocabularies.open(vocabulary)
+        tables = PretrainedTables(bundle, vocabularies, quantize)
+        # a vocabulary's values count once for the budget, once for the fit and once for coding
+        progress = Progress(STEP, (2 if quantize.budget is None else 3) * sum(tables.sizes.values()))
+        plans, allocation = choose_plans(
+            tables, quantize, seed=seed, report=_share_progress(progress, sum(tables.sizes.values()))
+        )
+        done: dict[str, CodedTable] = {}
         exact: dict[str, Tensor] = {}
-        packed: dict[str, NDArray[np.uint8]] = {}
-        oov_codes: dict[str, list[int]] = {}
-        quality: dict[str, CodingQuality] = {}
-        for name, size in sizes.items():
-            rows = _read_table(tables, name, size, embedding_dim + 1, quantize.chunk_rows)
-            if name not in to_code:
-                exact[name] = rows
+        for name, size in tables.sizes.items():
+            plan, end = plans[name], progress.done + 2 * size
+            if plan is None:
+                exact[name] = stored(tables.rows(name), quantize.floats, f"a row of vocabulary {name!r}")
+                progress.set(end, f"{name}: exact")
                 continue
-            weights = _weights(vocabularies, name, size, quantize)
-            watch = FitWatch(_fit_progress(progress, name, size))
-            book = fit_codebook(rows, weights, quantize, seed=_vocabulary_seed(seed, name), watch=watch)
-            watch.progress(1.0, f"{size:,} values fitted")
-            _warn_if_worse(name, watch.facts)
-            codes, distortion = _code(rows, weights, book, quantize.chunk_rows, progress, name)
-            coded[name] = book
-            oov_codes[name] = codes[OOV_ID].tolist()
-            packed[name] = pack(codes, bits_per_code(book.num_codewords))
-            live, perplexity = usage(codes, book.num_codewords)
-            quality[name] = CodingQuality(
-                size=size,
-                live_codewords=live,
-                perplexity=perplexity,
-                distortion=distortion,
-                variance=_variance(rows, weights, quantize.chunk_rows),
-                code_bytes=packed[name].nbytes,
-                codebook_bytes=book.codewords.nbytes,
-                fit=watch.facts,
+            watch = FitWatch(_share_progress(progress, size, f"{name}: "))
+            done[name] = code_table(
+                name,
+                tables.rows(name),
+                tables.weights(name),
+                plan,
+                quantize,
+                seed=_vocabulary_seed(seed, name),
+                watch=watch,
+                coded=_count_progress(progress, f"{name}: coded"),
             )
-        codebooks = Codebooks(tables.extra["space"], quantize.structure, layout, embedding_dim, coded, exact)
-        parents = {"pretrained": tables, "vocabulary": vocabularies.bundle}
+            if progress.done < end:  # head and tail are not coded one by one
+                progress.set(end, f"{name}: coded")
+            _warn_if_worse(name, watch.facts)
+        books = {name: table.book for name, table in done.items()}
+        codebooks = Codebooks(bundle.extra["space"], tables.layout, tables.embedding_dim, books, exact, quantize.floats)
+        parents = {"pretrained": bundle, "vocabulary": vocabularies.bundle}
         config = {"quantize": quantize.model_dump(mode="json"), "seed": seed}
         with write_bundle(out_codebook, "codebook", parents=parents, config=config) as draft:
-            codebooks.write(draft, oov_codes, {name: q.to_json() for name, q in quality.items()})
+            oov_codes = {name: table.oov_code for name, table in done.items()}
+            codebooks.write(draft, oov_codes, {name: table.quality.to_json() for name, table in done.items()})
+            draft.extra["weights"] = quantize.weights
+            if allocation:
+                draft.extra["allocation"] = allocation
         written = open_bundle(out_codebook, "codebook")
         codes_parents = {"codebook": written, "vocabulary": vocabularies.bundle}
+        codes = Codes(
+            replace(codebooks, uuid=written.uuid),
+            {name: table.packed for name, table in done.items()},
+            head={name: table.head for name, table in done.items() if len(table.head)},
+            tail_start={n: p.tail_start for n, p in plans.items() if p is not None and p.has_tail(tables.sizes[n])},
+        )
         with write_bundle(out_codes, "codes", parents=codes_parents, config=config) as draft:
-            Codes(replace(codebooks, uuid=written.uuid), packed).write(draft)
-        record.summary = _summary(quantize, codebooks, quality)
+            codes.write(draft)
+        record.summary = _summary(plans, codebooks, {name: table.quality for name, table in done.items()})
 
 
-def _read_table(tables: Bundle, name: str, size: int, width: int, chunk_rows: int) -> Tensor:
-    with safe_open(tables.file(TABLES_FILE), framework="pt") as file:
-        if name not in file.keys():  # noqa: SIM118  (safe_open is no mapping)
-            raise BundleError(
-                f"{tables.path} has no table of vocabulary {name!r}",
-                found=sorted(file.keys()),
-                fix="run the pretrain step again",
-            )
-        rows: Tensor = file.get_tensor(name)
-    if rows.shape != (size, width):
-        raise BundleError(
-            f"the table of vocabulary {name!r} in {tables.path} is not ({size}, {width})",
-            found=tuple(rows.shape),
-            fix="run the pretrain step again",
-        )
-    # in chunks, here and in the variance: a temporary of the whole table would double the memory
-    num_bad = size - sum(int((part.abs() <= _LARGEST).all(dim=1).sum()) for part in torch.split(rows, chunk_rows))
-    if num_bad:
-        raise TrainingError(
-            f"the pre-trained table of vocabulary {name!r} has rows that cannot be coded",
-            found=f"{num_bad} of {size} rows with NaN, infinity or values beyond {_LARGEST:g}",
-            fix="pre-train again with a smaller pretrain.learning_rate",
-        )
-    return rows.float()
-
-
-def _weights(vocabularies: Vocabularies, name: str, size: int, quantize: QuantizeConfig) -> Tensor:
-    counts = vocabularies.counts(name)
-    if len(counts) != size:
-        raise BundleError(
-            f"vocabulary {name!r} has {len(counts)} values, but its pre-trained table another number",
-            found=size,
-            fix="pass the vocabulary that the tables were trained with",
-        )
-    if not counts.any():
-        raise TrainingError(
-            f"no value of vocabulary {name!r} was seen in training",
-            found="counts of 0",
-            fix="count the training split again",
-        )
-    return torch.from_numpy(popularity_weights(counts, quantize.weights))
-
-
-def _fit_progress(progress: Progress, name: str, size: int) -> Callable[[float, str], None]:
+def _share_progress(progress: Progress, num_units: int, what: str = "") -> Callable[[float, str], None]:
+    """What turns shares of some units into progress from where it is now."""
     start = progress.done
-    return lambda share, text: progress.set(start + int(share * size), f"{name}: {text}")
+    return lambda share, text: progress.set(start + int(share * num_units), what + text)
+
+
+def _count_progress(progress: Progress, text: str) -> Callable[[int], None]:
+    return lambda num: progress.update(num, text)
 
 
 def _warn_if_worse(name: str, facts: Mapping[str, float]) -> None:
@@ -159,38 +117,19 @@ def _warn_if_worse(name: str, facts: Mapping[str, float]) -> None:
         note(STEP, f"{name}: the MEC objective ends with {more} weighted distortion than k-means")
 
 
-def _code(
-    rows: Tensor, weights: Tensor, book: Codebook, chunk_rows: int, progress: Progress, name: str
-) -> tuple[NDArray[np.uint16], float]:
-    """(V, M) codes of all rows and their weighted distortion, a chunk at a time."""
-    codes = np.empty((len(rows), book.num_codes), dtype=np.uint16)
-    distortion = 0.0
-    for start in range(0, len(rows), chunk_rows):
-        part = slice(start, start + chunk_rows)
-        found = book.encode(rows[part])
-        errors = (rows[part] - book.decode(found)).square().sum(1)
-        distortion += float((errors * weights[part]).sum(dtype=torch.float64))
-        codes[part] = found.numpy()
-        progress.update(len(found), f"{name}: coded")
-    return codes, distortion
-
-
-def _variance(rows: Tensor, weights: Tensor, chunk_rows: int) -> float:
-    center = ((weights @ rows).double() / weights.double().sum()).float()
-    parts = zip(torch.split(rows, chunk_rows), torch.split(weights, chunk_rows), strict=True)
-    return sum(float(((part - center).square().sum(1) * w).sum(dtype=torch.float64)) for part, w in parts)
-
-
 def _vocabulary_seed(seed: int, vocabulary: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{vocabulary}".encode()).digest()[:6], "little")
 
 
-def _summary(quantize: QuantizeConfig, codebooks: Codebooks, quality: dict[str, CodingQuality]) -> str:
-    num_bytes = sum(q.code_bytes + q.codebook_bytes for q in quality.values())
+def _summary(
+    plans: Mapping[str, VocabularyPlan | None], codebooks: Codebooks, quality: Mapping[str, CodingQuality]
+) -> str:
+    num_bytes = sum(q.code_bytes + q.codebook_bytes + q.row_bytes for q in quality.values())
     num_bytes += sum(rows.nbytes for rows in codebooks.exact.values())
-    total = f"{len(quality)} of {len(codebooks.layout.vocabularies)} vocabularies coded"
+    total = f"{len(quality)} of {len(plans)} vocabularies coded"
     if not quality:
-        return f"{total}: none has quantize.min_values and more than num_codewords values, {num_bytes / 2**20:.2f} MiB"
+        return f"{total}: all rows are exact, {num_bytes / 2**20:.2f} MiB"
     share = explained(sum(q.distortion for q in quality.values()), sum(q.variance for q in quality.values()))
-    shape = f"{quantize.structure} {quantize.num_codes}x{quantize.num_codewords}"
+    shapes = sorted({f"{p.structure} {p.num_codes}x{p.num_codewords}" for p in plans.values() if p is not None})
+    shape = shapes[0] if len(shapes) == 1 else f"{len(shapes)} shapes"
     return f"{total}, {shape}, {100 * share:.0f} % of variance, {num_bytes / 2**20:.2f} MiB"

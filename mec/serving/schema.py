@@ -16,7 +16,7 @@ from mec.data.layout import FieldLayout
 from mec.data.numeric import linear_weights
 from mec.errors import DataError
 
-FORMAT = 1  # of the scorer bundle; a reader refuses any other
+FORMAT = 2  # of the scorer bundle; a reader refuses any other
 
 
 @dataclass(frozen=True)

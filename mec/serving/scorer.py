@@ -27,7 +27,9 @@ from mec.errors import BundleError, DataError, SpaceError
 from mec.evaluation.calibration import Calibration
 from mec.evaluation.metrics import sigmoid
 from mec.model_bundle import load_ctr_model
+from mec.publish.online_value import HeadRow
 from mec.quantize import packing
+from mec.quantize.storage import DTYPES
 from mec.serving.schema import FORMAT, InputField
 from mec.serving.sources import BundleCodes, CodesSource, FeastCodes, open_source
 
@@ -41,6 +43,7 @@ _CHUNK_ROWS = 8_192  # rows scored at a time
 class _CodedVocabulary:
     """What the codebook's manifest says of one coded vocabulary."""
 
+    structure: str
     num_codes: int
     num_codewords: int
     bits_per_code: int
@@ -72,6 +75,7 @@ class Scorer:
         assert isinstance(self._model.embedding, CodedEmbedding)
         self._embedding = self._model.embedding
         self._coded = {name: _CodedVocabulary(**facts) for name, facts in codebook.extra["coded"].items()}
+        self._dtype = DTYPES[codebook.extra["floats"]]
         self._calibration = Calibration(**bundle.extra["calibration"])
         self._width = int(bundle.extra["embedding_dim"]) + 1
         self._exact = {name: _read_index(bundle.file(file)) for name, file in bundle.extra["values"].items()}
@@ -164,20 +168,32 @@ class Scorer:
             rows[name] = table[index]
         return rows
 
-    def _decode(self, vocabulary: str, packed: list[bytes | None]) -> Tensor:
-        """Rows (U, D + 1) of packed codes; a value without codes gets those of out of vocabulary."""
+    def _decode(self, vocabulary: str, values: list[bytes | HeadRow | None]) -> Tensor:
+        """Rows (U, D + 1) of packed codes and of the head; a value without either gets that of out of vocabulary."""
         facts = self._coded[vocabulary]
-        codes = np.tile(np.array(facts.oov_code, dtype=np.int64), (len(packed), 1))  # (U, M)
-        known = [place for place, value in enumerate(packed) if value is not None]
+        codes = np.tile(np.array(facts.oov_code, dtype=np.int64), (len(values), 1))  # (U, M)
+        known = {place: value for place, value in enumerate(values) if isinstance(value, bytes)}
         if known:
             try:
-                found = [value for value in packed if value is not None]
-                codes[known] = packing.codes_from_row_bytes(found, facts.num_codes, facts.bits_per_code)
+                found = packing.codes_from_row_bytes(list(known.values()), facts.num_codes, facts.bits_per_code)
             except ValueError as error:
                 raise self._foreign(vocabulary, error) from None
+            codes[list(known)] = found
         if codes.size and int(codes.max()) >= facts.num_codewords:
             raise self._foreign(vocabulary, f"code {codes.max()} where there are {facts.num_codewords} codewords")
-        return self._embedding.codebook(vocabulary).decode(torch.from_numpy(codes))
+        rows = self._embedding.codebook(vocabulary).decode(torch.from_numpy(codes))
+        head = {place: value.data for place, value in enumerate(values) if isinstance(value, HeadRow)}
+        if head:
+            rows[list(head)] = self._head_rows(vocabulary, list(head.values()))
+        return rows
+
+    def _head_rows(self, vocabulary: str, values: list[bytes]) -> Tensor:
+        """(H, D + 1) rows from their bytes."""
+        num_bytes = self._width * self._dtype.itemsize
+        wrong = next((value for value in values if len(value) != num_bytes), None)
+        if wrong is not None:
+            raise self._foreign(vocabulary, f"an exact row of {len(wrong)} bytes where rows have {num_bytes}")
+        return torch.frombuffer(bytearray(b"".join(values)), dtype=self._dtype).view(-1, self._width).float()
 
     def _foreign(self, vocabulary: str, found: object) -> SpaceError:
         return SpaceError(

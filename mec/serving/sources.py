@@ -6,19 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
+import numpy as np
 import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 
 from mec.bundle import open_bundle
 from mec.config import Settings
 from mec.errors import ConfigError, SpaceError
+from mec.publish.online_value import HeadRow
 
 
 class CodesSource(Protocol):
     """Codes by online key."""
 
-    def fetch(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Packed codes of N keys, in their order; None for a key that is not known."""
+    def fetch(self, keys: Sequence[str]) -> list[bytes | HeadRow | None]:
+        """Packed codes, or the head's exact rows, of N keys, in their order; None for a key that is not known."""
         ...
 
 
@@ -92,10 +94,8 @@ class CodesInBundle:
     """
 
     def __init__(self, codes: Path, vocabulary: Path, codebook: str) -> None:
-        from safetensors.numpy import load_file
-
         from mec.data.vocabulary import Vocabularies
-        from mec.quantize import packing
+        from mec.publish.value_rows import CodesFiles
 
         bundle = open_bundle(codes, "codes")
         if bundle.extra["codebook"] != codebook:
@@ -113,16 +113,19 @@ class CodesInBundle:
                 fix=f"pass the vocabulary bundle {made_with}",
             )
         vocabularies = Vocabularies.open(vocabulary)
-        packed = load_file(bundle.file("codes.safetensors"))
+        files = CodesFiles(bundle)
         keys: list[str] = []
-        self._rows: list[bytes] = []
-        for name, fact in bundle.extra["vocabularies"].items():
-            unpacked = packing.unpack(packed[name], fact["size"], fact["num_codes"], fact["bits_per_code"])
-            self._rows += [row.tobytes() for row in packing.row_bytes(unpacked, fact["bits_per_code"])]
+        self._rows: list[bytes | HeadRow] = []
+        for name, size in files.sizes.items():
+            rows = files.rows(name)
+            stream = [row.tobytes() for row in rows.codes]
+            self._rows += [stream[place] for place in rows.places(np.arange(size))]
+            first = len(self._rows) - size + 1
+            self._rows[first : first + len(rows.head)] = [HeadRow(row.tobytes()) for row in rows.head]
             keys += vocabularies.keys(name).to_pylist()
         self._place = pd.Index(keys, dtype=object)
 
-    def fetch(self, keys: Sequence[str]) -> list[bytes | None]:
+    def fetch(self, keys: Sequence[str]) -> list[bytes | HeadRow | None]:
         """See ``CodesSource.fetch``."""
         return [
             None if place < 0 else self._rows[place]

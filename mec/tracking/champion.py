@@ -25,6 +25,7 @@ from mec.data.layout import OOV_ID, FieldSlots
 from mec.data.vocabulary import Vocabularies
 from mec.errors import BundleError, MecError
 from mec.evaluation.metrics import auc, logloss
+from mec.publish.online_value import HeadRow
 from mec.serving.schema import InputField
 from mec.serving.scorer import Scorer
 from mec.serving.sources import BundleCodes, CodesSource, FeastCodes, codes_settings, open_source
@@ -249,9 +250,9 @@ class _Cached:
 
     def __init__(self, source: CodesSource) -> None:
         self._source = source
-        self._found: dict[str, bytes | None] = {}
+        self._found: dict[str, bytes | HeadRow | None] = {}
 
-    def fetch(self, keys: Sequence[str]) -> list[bytes | None]:
+    def fetch(self, keys: Sequence[str]) -> list[bytes | HeadRow | None]:
         new = [key for key in dict.fromkeys(keys) if key not in self._found]
         if new:
             self._found.update(zip(new, self._source.fetch(new), strict=True))

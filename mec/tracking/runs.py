@@ -80,7 +80,7 @@ def open_run(tracking: TrackingConfig, *, store: Path, run_name: str, run_id: st
     Args:
         tracking: Address and experiment.
         store: Directory of the embedded sqlite store.
-        run_name: Shown in MLflow.
+        run_name: Shown in MLflow; one pipeline run has one MLflow run per name.
         run_id: The pipeline run that this belongs to.
 
     Raises:
@@ -211,7 +211,9 @@ def _adopt(client: MlflowClient, uri: str, run_id: str) -> TrackedRun:
 
 def _start(client: MlflowClient, uri: str, experiment: str, run_name: str, run_id: str) -> TrackedRun:
     experiment_id = _experiment_id(client, uri, experiment)
-    earlier = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{_quoted(run_id)}'", max_results=1)
+    # the branches of one pipeline run have runs of their own, told apart by name
+    ours = f"tags.`{RUN_TAG}` = '{_quoted(run_id)}' and attributes.run_name = '{_quoted(run_name)}'"
+    earlier = client.search_runs([experiment_id], ours, max_results=1)
     if earlier:
         found = earlier[0].info.run_id
         client.update_run(found, status="RUNNING")

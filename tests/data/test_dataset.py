@@ -99,9 +99,9 @@ def test_buffer_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     held: list[int] = []
     allocate = EncodedDataset._allocate
 
-    def spy(self: EncodedDataset, num_rows: int) -> Any:
+    def spy(self: EncodedDataset, split: str, num_rows: int) -> Any:
         held.append(num_rows)
-        return allocate(self, num_rows)
+        return allocate(self, split, num_rows)
 
     monkeypatch.setattr(EncodedDataset, "_allocate", spy)
     list(data.batches("train", 128, seed=0, shuffle_rows=512))

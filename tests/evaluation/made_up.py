@@ -11,6 +11,7 @@ from mec.evaluation.byte_accounting import PARTS, full_bytes, vocabulary_bytes
 from mec.evaluation.measuring import Logits, evaluate_predictions
 from mec.evaluation.metrics import sigmoid
 from mec.evaluation.slices import RAREST_CODED, Slicing
+from mec.quantize.plan import VocabularyPlan
 
 
 def _predictions(num_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -41,8 +42,8 @@ def make_evaluation(
     sizes = [(name, 20_000 // (index + 1) ** 3 + 2) for index, name in enumerate(names)]
     fields = tuple(FieldSlots(name, "categorical", name, slot, 1, "none") for slot, name in enumerate(names))
     layout = FieldLayout(fields, tuple(sizes))
-    coded = {name: {"num_codes": 1, "num_codewords": 64, "bits_per_code": 6} for name, size in sizes if size > 1000}
-    vocabularies = vocabulary_bytes(layout, 16, "residual", coded)
+    plans = {name: VocabularyPlan("residual", 1, 64) for name, size in sizes if size > 1000}
+    vocabularies = vocabulary_bytes(layout, 16, plans, 4)
     parts = {part: sum(v.to_json().get(part, 0) for v in vocabularies) for part in PARTS}
     full_size = full_bytes(layout, 16)
     side = {"compressed_ms": 4.1234, "compressed_ms_low": 4.0, "compressed_ms_high": 4.5}

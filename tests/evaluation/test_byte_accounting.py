@@ -8,6 +8,7 @@ import pytest
 
 from mec.data.layout import FieldLayout, FieldSlots
 from mec.evaluation.byte_accounting import full_bytes, value_map_bytes, vocabulary_bytes
+from mec.quantize.plan import Structure, VocabularyPlan
 
 LAYOUT = FieldLayout(
     (FieldSlots("item", "categorical", "item", 0, 1, "none"), FieldSlots("day", "categorical", "day", 1, 1, "none")),
@@ -20,15 +21,27 @@ def test_full_tables_are_fp32_with_first_order_weights() -> None:
     assert full_bytes(LAYOUT, 16) == sum(table.nbytes for table in tables)
 
 
+@pytest.mark.parametrize(("floats", "float_bytes"), [(np.float32, 4), (np.float16, 2)])
 @pytest.mark.parametrize(("structure", "codebook_shape"), [("residual", (3, 50, 17)), ("product", (50, 17))])
-def test_a_coded_and_an_exact_vocabulary(structure: str, codebook_shape: tuple[int, ...]) -> None:
-    coded = {"item": {"num_codes": 3, "num_codewords": 50, "bits_per_code": 6}}
-    item, day = vocabulary_bytes(LAYOUT, 16, structure, coded)
+def test_a_coded_and_an_exact_vocabulary(
+    structure: Structure, codebook_shape: tuple[int, ...], floats: type[np.floating], float_bytes: int
+) -> None:
+    item, day = vocabulary_bytes(LAYOUT, 16, {"item": VocabularyPlan(structure, 3, 50)}, float_bytes)
     assert item.codes == -(-1001 * 3 * 6 // 8)
-    assert item.codebooks == np.zeros(codebook_shape, dtype=np.float32).nbytes
+    assert item.codebooks == np.zeros(codebook_shape, dtype=floats).nbytes
     assert (item.rows, item.full) == (0, 1001 * 17 * 4)
-    assert (day.codes, day.codebooks, day.rows, day.full) == (0, 0, 8 * 17 * 4, 8 * 17 * 4)
+    assert (item.shape, item.head, item.tail) == (f"{structure} 3x50", 0, 0)
+    rows = np.zeros((8, 17), dtype=floats).nbytes
+    assert (day.codes, day.codebooks, day.rows, day.full, day.shape) == (0, 0, rows, 8 * 17 * 4, "")
     assert item.full + day.full == full_bytes(LAYOUT, 16)
+
+
+def test_head_and_tail_of_a_coded_vocabulary() -> None:
+    plan = VocabularyPlan("residual", 2, 16, head=100, tail_start=900)
+    item = vocabulary_bytes(LAYOUT, 16, {"item": plan}, 2)[0]
+    assert item.codes == 800  # ids 101 to 899 and id 0, 2 codes of 4 bits each
+    assert item.rows == 100 * 17 * 2
+    assert (item.head, item.tail) == (100, 1001 - 900)
 
 
 def test_value_map_is_values_and_four_bytes_an_id() -> None:

@@ -21,6 +21,9 @@ from mec.evaluation.byte_accounting import PARTS
 from mec.evaluation.evaluating import evaluate_step, kfp_metrics, kfp_roc
 from mec.model_bundle import WEIGHTS_FILE
 from mec.pretraining import pretrain_step
+from mec.quantize.codebook import Codebooks
+from mec.quantize.codes import Codes
+from mec.quantize.packing import pack
 from mec.quantize.quantizing import quantize_step
 from mec.training_steps import reference_step, train_step
 from tests.tiny import SIZES, make_tiny
@@ -100,8 +103,8 @@ def test_bytes_are_those_of_the_bundles(evaluated: Bundle, bundles: Bundles) -> 
     sizes = {name: load_file(codebook.file(f"{name}.safetensors")) for name in ("codebook", "exact")}
     assert found["bytes"] == {
         "codes": sum(t.numel() for t in codes.values()),
-        "codebooks": sum(4 * t.numel() for t in sizes["codebook"].values()),
-        "rows": sum(4 * t.numel() for t in sizes["exact"].values()),
+        "codebooks": sum(2 * t.numel() for t in sizes["codebook"].values()),
+        "rows": sum(2 * t.numel() for t in sizes["exact"].values()),
         "index": 0,
         "other": 0,
     }
@@ -110,6 +113,38 @@ def test_bytes_are_those_of_the_bundles(evaluated: Bundle, bundles: Bundles) -> 
     assert found["full_bytes"] == sum(SIZES.values()) * 7 * 4
     assert found["ratio"] == found["full_bytes"] / sum(found["bytes"].values())
     assert found["value_map_bytes"] >= sum(SIZES.values()) * 12
+
+
+def test_head_tail_and_shapes_in_bytes_and_report(bundles: Bundles) -> None:
+    books = Codebooks.open(bundles.root / "codebook")
+    spans = {name: (9, SIZES[name] - 50 - len(name)) for name in books.coded}  # H and the first id of the tail
+    drawn = {n: np.random.default_rng(0).integers(0, 16, (end - head, 2)) for n, (head, end) in spans.items()}
+    codes = Codes(
+        books,
+        {name: pack(rows, 4) for name, rows in drawn.items()},
+        head={name: torch.randn(head, 7).half() for name, (head, _) in spans.items()},
+        tail_start={name: end for name, (_, end) in spans.items()},
+    )
+    with write_bundle(bundles.root / "codes-head", "codes") as draft:
+        codes.write(draft)
+    others = {"codes": draft.path, "reference": bundles.root / "no-reference"}
+    report = bundles.evaluate("head", evaluate=EvaluateConfig(latency_rows=50), **others)
+    found = _read(report)
+    rows = books.exact["colour"].nbytes
+    for entry in found["bytes_by_vocabulary"]:
+        if entry["vocabulary"] == "colour":
+            assert (entry["rows"], entry["shape"]) == (rows, "")
+            continue
+        coded = len(drawn[entry["vocabulary"]])
+        assert (entry["rows"], entry["head"], entry["shape"]) == (9 * 7 * 2, 9, "residual 2x16")
+        assert entry["codes"] == coded  # two codes of four bits
+        assert entry["tail"] == entry["size"] - 9 - coded > 0
+    assert found["bytes"]["rows"] == 2 * 9 * 7 * 2 + rows
+    for part in PARTS:
+        assert sum(row.get(part, 0) for row in found["bytes_by_vocabulary"]) == found["bytes"][part], part
+    page = report.file("report.html").read_text(encoding="utf-8")
+    tails = [entry["tail"] for entry in found["bytes_by_vocabulary"] if entry["shape"]]
+    assert all(f"residual 2x16 codes, 9 values exact, {tail} share one code" in page for tail in tails)
 
 
 def test_slices_cover_the_test_rows_once_each(evaluated: Bundle) -> None:

@@ -10,10 +10,10 @@ from kfp import components
 
 from mec.config import RunConfig, parse_config
 from mec.errors import ConfigError
-from pipelines.compiling import PLACEHOLDER_IMAGE, check_pipeline, compile_train, pipeline_yaml
+from pipelines.compiling import PLACEHOLDER_IMAGE, check_pipeline, compile_pipelines, pipeline_yaml
 from pipelines.parameters import SECTIONS
 
-GOLDEN = Path(__file__).parents[2] / "pipelines" / "compiled" / "train.yaml"
+GOLDEN = Path(__file__).parents[2] / "pipelines" / "compiled"
 IMAGE = "registry.example/mec@sha256:" + "0" * 64
 NO_MEC_CHANGE = "run `make compile` and read the difference"
 
@@ -23,9 +23,12 @@ def compiled() -> str:
     return pipeline_yaml(IMAGE)
 
 
-def test_the_golden_copy_is_what_compiles(tmp_path):
-    path = compile_train(IMAGE, tmp_path)
-    assert path.read_text(encoding="utf-8") == GOLDEN.read_text(encoding="utf-8"), NO_MEC_CHANGE
+def test_the_golden_copies_are_what_compiles(tmp_path):
+    paths = compile_pipelines(IMAGE, tmp_path)
+    assert [path.name for path in paths] == ["train.yaml", "train_backbones.yaml"]
+    for path in paths:
+        golden = (GOLDEN / path.name).read_text(encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == golden, NO_MEC_CHANGE
 
 
 def test_every_container_runs_the_image(compiled):
@@ -47,20 +50,20 @@ def test_the_yaml_loads_back(compiled):
 )
 def test_an_image_without_a_digest_is_refused_and_nothing_written(tmp_path, image):
     with pytest.raises(ConfigError, match="digest"):
-        compile_train(image, tmp_path / "build")
+        compile_pipelines(image, tmp_path / "build")
     assert not (tmp_path / "build").exists()
 
 
 @pytest.mark.parametrize("image", [IMAGE, "localhost:5000/team/mec@sha256:" + "a" * 64, "mec:1.2@sha256:" + "f" * 64])
 def test_an_image_by_digest_is_taken(tmp_path, image):
-    document = yaml.safe_load(compile_train(image, tmp_path).read_text(encoding="utf-8"))
+    document = yaml.safe_load(compile_pipelines(image, tmp_path)[0].read_text(encoding="utf-8"))
     images = {e["container"]["image"] for e in document["deploymentSpec"]["executors"].values()}
     assert images == {image}
 
 
 def test_a_config_becomes_the_defaults(tmp_path):
     config = parse_config({"name": "shop", "seed": 7, "store": "/mnt/mec", "quantize": {"num_codes": 3}})
-    document = yaml.safe_load(compile_train(IMAGE, tmp_path, config).read_text(encoding="utf-8"))
+    document = yaml.safe_load(compile_pipelines(IMAGE, tmp_path, config)[0].read_text(encoding="utf-8"))
     parameters = document["root"]["inputDefinitions"]["parameters"]
     defaults = {name: parameters[name].get("defaultValue") for name in (*SECTIONS, "name", "seed", "store")}
     assert (defaults["name"], defaults["seed"], defaults["store"]) == ("shop", 7, "/mnt/mec")
@@ -69,7 +72,7 @@ def test_a_config_becomes_the_defaults(tmp_path):
 
 
 def test_a_store_that_the_config_does_not_name_stays_a_question(tmp_path):
-    document = yaml.safe_load(compile_train(IMAGE, tmp_path, parse_config({"name": "shop"})).read_text("utf-8"))
+    document = yaml.safe_load(compile_pipelines(IMAGE, tmp_path, parse_config({"name": "shop"}))[0].read_text("utf-8"))
     parameters = document["root"]["inputDefinitions"]["parameters"]
     assert "defaultValue" not in parameters["store"]
     assert parameters["name"]["defaultValue"] == "shop"
@@ -85,13 +88,13 @@ def test_a_store_that_the_config_does_not_name_stays_a_question(tmp_path):
 )
 def test_relative_paths_are_refused(tmp_path, settings, named):
     with pytest.raises(ConfigError, match=f"^{named} is relative"):
-        compile_train(IMAGE, tmp_path, parse_config(settings))
+        compile_pipelines(IMAGE, tmp_path, parse_config(settings))
 
 
 def test_an_unwritable_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write"):
-        compile_train(IMAGE, tmp_path / "file")
+        compile_pipelines(IMAGE, tmp_path / "file")
 
 
 def _damaged(compiled: str, change) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from mec.config import RunConfig, joined, parse_config
 from mec.errors import ConfigError, MecError
-from pipelines.compiling import compile_train
+from pipelines.compiling import compile_pipelines
 from pipelines.local import run_train
 from pipelines.parameters import (
     SECTIONS,
@@ -74,7 +74,7 @@ def test_a_wrong_backbone_is_refused_before_anything_is_written(tmp_path, settin
     with pytest.raises(ConfigError, match=message):
         run_train(config, tmp_path / "run")
     with pytest.raises(ConfigError, match=message):
-        compile_train(f"registry.example/mec@sha256:{'0' * 64}", tmp_path / "yaml", config)
+        compile_pipelines(f"registry.example/mec@sha256:{'0' * 64}", tmp_path / "yaml", config)
     assert not list(tmp_path.iterdir())
 
 

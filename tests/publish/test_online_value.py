@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mec.errors import SpaceError
-from mec.publish.online_value import codebook_tag, decode, encode, feature_name
+from mec.publish.online_value import HeadRow, codebook_tag, decode, encode, encode_head, feature_name, head_tag
 
 OURS = "0a0b0c0d-1111-4111-8111-111111111111"
 OTHER = "ffeeddcc-1111-4111-8111-111111111111"
@@ -43,3 +43,13 @@ def test_foreign_or_cut_tag_is_refused_by_name(length: int) -> None:
 def test_codebook_must_be_a_uuid() -> None:
     with pytest.raises(SpaceError, match="not the uuid"):
         codebook_tag("mine")
+
+
+def test_an_exact_row_is_never_read_as_codes() -> None:
+    rows = np.array([[1.5, -2.0], [0.0, 3.0]], np.float16).view(np.uint8)
+    values = encode_head(OURS, rows)
+    assert [decode(OURS, value, "item=1") for value in values] == [HeadRow(bytes(row)) for row in rows.tolist()]
+    assert all(a ^ b == 0xFF for a, b in zip(head_tag(OURS), codebook_tag(OURS), strict=True))
+    with pytest.raises(SpaceError, match=head_tag(OURS).hex()):
+        decode(OTHER, values[0], "item=1")
+    assert decode(OURS, encode(OURS, rows)[0], "item=1") == bytes(rows[0].tolist())

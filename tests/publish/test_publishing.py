@@ -23,13 +23,13 @@ from mec.publish import store as store_module
 from mec.publish.definitions import Published, build_definitions, read_published
 from mec.publish.embedded import embedded_repo
 from mec.publish.locking import publisher_lock
-from mec.publish.online_value import encode, feature_name
+from mec.publish.online_value import HeadRow, encode, feature_name, head_tag
 from mec.publish.publishing import publish_step
 from mec.publish.reader import CodesReader
 from mec.publish.store import open_store
 from mec.publish.writer import FeastWriter
 from mec.quantize import packing
-from tests.publish.bundles import BITS, Made, Make
+from tests.publish.bundles import BITS, Made, Make, make_spans
 
 
 def publish(made: Made, root: Path, **settings: Any) -> dict[str, Any]:
@@ -107,6 +107,28 @@ def test_round_trip_of_every_value(make: Make, tmp_path: Path, capsys: pytest.Ca
     reader = CodesReader(facts["repo"], facts["feature_service"], made.uuid)
     assert dict(zip(expected, reader.fetch(list(expected)), strict=True)) == expected
     assert state(tmp_path, made).state == "complete"
+
+
+@pytest.mark.parametrize("writer", ["feast", "bulk"])
+def test_head_and_tail(make: Make, tmp_path: Path, writer: str) -> None:
+    made = make(60)
+    rows = make_spans(made, tmp_path / "spans", head=7, tail=20)
+    facts = publish(replace(made, codes=tmp_path / "spans"), tmp_path, batch_rows=16, verify_rows=40, writer=writer)
+    assert facts["published_rows"] == 65
+    reader = CodesReader(facts["repo"], facts["feature_service"], made.uuid)
+    keys = [str(key) for key in Vocabularies.open(made.vocabulary).keys("item")]
+    codes = [bytes(row) for row in packing.row_bytes(made.expected["item"], BITS)]
+    found = reader.fetch(keys)
+    assert len(found) == 60
+    for value, own in enumerate(found):
+        if 1 <= value <= 7:
+            assert own == HeadRow(rows[value - 1].tobytes())
+        else:
+            assert own == codes[value if value < 40 else 0]
+    raw = reader.fetch_values(keys[:3])
+    assert raw == [encode(made.uuid, packing.row_bytes(made.expected["item"][:1], BITS))[0], *(
+        head_tag(made.uuid) + row.tobytes() for row in rows[:2]
+    )]  # fmt: skip
 
 
 def test_special_keys(make: Make, tmp_path: Path) -> None:

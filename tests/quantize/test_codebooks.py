@@ -17,6 +17,7 @@ from mec.errors import BundleError, ConfigError
 from mec.quantize import residual
 from mec.quantize.codebook import Codebooks
 from mec.quantize.fitting import Codebook, fit_codebook
+from mec.quantize.plan import VocabularyPlan
 from mec.quantize.product import ProductCodebook, column_parts
 from mec.quantize.residual import ResidualCodebook
 from tests.quantize.tables import SPACE, clustered, zipf_counts
@@ -27,7 +28,9 @@ def settings(**changes: object) -> QuantizeConfig:
 
 
 def fitted(rows: Tensor, weights: Tensor | None = None, **changes: object) -> Codebook:
-    return fit_codebook(rows, torch.ones(len(rows)) if weights is None else weights, settings(**changes), seed=0)
+    chosen = settings(**changes)
+    plan = VocabularyPlan(chosen.structure, chosen.num_codes, chosen.num_codewords)
+    return fit_codebook(rows, torch.ones(len(rows)) if weights is None else weights, plan, chosen, seed=0)
 
 
 def distortion(book: Codebook, rows: Tensor, weights: Tensor | None = None) -> float:
@@ -154,7 +157,7 @@ def make_codebooks(structure: str) -> Codebooks:
     )
     rows = torch.from_numpy(clustered(300, 6))
     book = fitted(rows, structure=structure, num_codes=2, num_codewords=20)
-    return Codebooks(SPACE, structure, layout, 5, {"user": book}, {"colour": torch.randn(5, 6)})
+    return Codebooks(SPACE, layout, 5, {"user": book}, {"colour": torch.randn(5, 6)})
 
 
 def write(codebooks: Codebooks, path: Path) -> Path:
@@ -169,7 +172,7 @@ def test_bundle_round_trip(tmp_path: Path, structure: str) -> None:
     bundle = open_bundle(write(written, tmp_path / "codebook"), "codebook")
     opened = Codebooks.open(bundle)
     assert opened.uuid == bundle.uuid
-    assert (opened.space, opened.structure, opened.embedding_dim) == (SPACE, structure, 5)
+    assert (opened.space, opened.embedding_dim, opened.floats) == (SPACE, 5, "float32")
     assert opened.layout == written.layout
     assert isinstance(opened.coded["user"], ProductCodebook if structure == "product" else ResidualCodebook)
     assert torch.equal(opened.coded["user"].codewords, written.coded["user"].codewords)
@@ -179,7 +182,7 @@ def test_bundle_round_trip(tmp_path: Path, structure: str) -> None:
     codes = opened.encode("user", rows)
     assert torch.equal(codes, written.encode("user", rows))
     assert torch.equal(opened.decode("user", codes), written.decode("user", codes))
-    facts = {"num_codes": 2, "num_codewords": 20, "bits_per_code": 5, "oov_code": [3, 4]}
+    facts = {"structure": structure, "num_codes": 2, "num_codewords": 20, "bits_per_code": 5, "oov_code": [3, 4]}
     assert bundle.extra["coded"] == {"user": facts}
     assert bundle.extra["exact"] == ["colour"]
 

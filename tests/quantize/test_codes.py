@@ -28,7 +28,7 @@ def make_codebooks(path: Path, *, seed: int = 0, space: str = SPACE) -> Codebook
     layout = FieldLayout((FieldSlots("user", "categorical", "user", 0, 1, "none"),), (("user", SIZE),))
     codewords = torch.randn(NUM_CODES, NUM_CODEWORDS, 4, generator=torch.Generator().manual_seed(seed))
     with write_bundle(path, "codebook") as draft:
-        Codebooks(space, "residual", layout, 3, {"user": ResidualCodebook(codewords)}, {}).write(
+        Codebooks(space, layout, 3, {"user": ResidualCodebook(codewords)}, {}).write(
             draft, {"user": [0] * NUM_CODES}, {}
         )
     return Codebooks.open(path)
@@ -58,7 +58,8 @@ def test_round_trip(tmp_path: Path) -> None:
     gathered = gather_codes(stream, torch.tensor([100, 5]), NUM_CODES, BITS)
     np.testing.assert_array_equal(gathered.numpy(), drawn[[100, 5]])
     assert opened.packed["user"].nbytes == -(-SIZE * NUM_CODES * BITS // 8)
-    assert bundle.extra["vocabularies"] == {"user": {"size": SIZE, "num_codes": NUM_CODES, "bits_per_code": BITS}}
+    facts = {"size": SIZE, "num_codes": NUM_CODES, "bits_per_code": BITS, "head": 0, "coded": SIZE}
+    assert bundle.extra["vocabularies"] == {"user": facts}
     assert bundle.extra["codebook"] == codebooks.uuid
 
 
@@ -99,3 +100,27 @@ def test_a_code_beyond_the_codewords(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = write(tmp_path / "codes", Codes(codebooks, {"user": pack(some_codes(NUM_CODEWORDS), BITS)}))
     with pytest.raises(BundleError, match=f"beyond its {NUM_CODEWORDS} codewords; found: {NUM_CODEWORDS}"):
         Codes.open(path, codebooks)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"head": 3}, r"exact rows in .* are not those"),
+        ({"head": -1}, "does not say how many exact rows and codes"),
+        ({"coded": 0}, "does not say how many exact rows and codes"),
+        ({"coded": SIZE}, "does not say how many exact rows and codes"),
+        ({"coded": 20}, "do not fit their codebook"),
+    ],
+)
+def test_spans_that_the_files_do_not_have(tmp_path: Path, change: dict[str, int], words: str) -> None:
+    codebooks = make_codebooks(tmp_path / "codebook")
+    rows, stream = torch.randn(5, 4), some_codes()[:40]
+    codes = Codes(codebooks, {"user": pack(stream, BITS)}, head={"user": rows}, tail_start={"user": 45})
+    opened = Codes.open(write(tmp_path / "sound", codes), codebooks)
+    assert torch.equal(opened.head["user"], rows)
+    assert opened.tail_start == {"user": 45}
+    with write_bundle(tmp_path / "codes", "codes", parents={"codebook": codebooks.uuid}) as draft:
+        codes.write(draft)
+        draft.extra["vocabularies"]["user"] |= change
+    with pytest.raises(BundleError, match=words):
+        Codes.open(tmp_path / "codes", codebooks)

@@ -18,6 +18,7 @@ from mec.quantize.fitting import Codebook, fit_codebook
 from mec.quantize.kmeans import nearest
 from mec.quantize.mec_fitting import fit_mec
 from mec.quantize.mec_training import MecTrainer
+from mec.quantize.plan import VocabularyPlan
 from mec.quantize.quantizing import quantize_step
 from mec.quantize.residual import ResidualCodebook
 from mec.quantize.sampling import draw
@@ -36,7 +37,8 @@ def fitted(
     objective = {"objective": "kmeans"} if mec is None else {"objective": "mec", "mec": {**QUICK, **mec}}
     settings = QuantizeConfig.model_validate({"num_codewords": 16, **objective, **changes})
     watch = FitWatch()
-    return fit_codebook(rows, weights, settings, seed=seed, watch=watch), watch.facts
+    plan = VocabularyPlan(settings.structure, settings.num_codes, settings.num_codewords)
+    return fit_codebook(rows, weights, plan, settings, seed=seed, watch=watch), watch.facts
 
 
 def distortion(book: Codebook, rows: Tensor, weights: Tensor) -> float:

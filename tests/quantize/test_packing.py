@@ -53,7 +53,7 @@ def test_round_trips(case: tuple[NDArray[np.int64], int]) -> None:
     np.testing.assert_array_equal(unpack(packed, num_values, num_codes, bits), codes)
     ids = torch.arange(num_values).flip(0)
     gathered = gather_codes(torch.from_numpy(packed.copy()), ids, num_codes, bits)
-    assert gathered.dtype == torch.int64
+    assert gathered.dtype == torch.int32
     np.testing.assert_array_equal(gathered.numpy(), codes[::-1])
     rows = row_bytes(codes, bits)
     assert rows.shape == (num_values, -(-num_codes * bits // 8))
@@ -69,6 +69,38 @@ def test_gather_any_ids(dtype: torch.dtype, device: str) -> None:
     packed = torch.from_numpy(pack(codes, 11).copy()).to(device)
     ids = torch.tensor([499, 0, 7, 7, 250], dtype=dtype, device=device)
     np.testing.assert_array_equal(gather_codes(packed, ids, 3, 11).cpu().numpy(), codes[[499, 0, 7, 7, 250]])
+
+
+@pytest.mark.parametrize("num_codes", range(1, 9))
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_gather_every_shape(bits: int, num_codes: int) -> None:
+    """Streams of odd and of even length, so that the last value ends within a word and at its end."""
+    for num_values in (1, 2, 33, 34, 35, 36):
+        codes = np.random.default_rng(num_values).integers(0, 1 << bits, (num_values, num_codes))
+        codes[-1] = (1 << bits) - 1
+        packed = torch.from_numpy(np.frombuffer(by_the_book(codes, bits), np.uint8).copy())
+        ids = torch.tensor([num_values - 1, 0, *range(num_values), num_values - 1], dtype=torch.int32)
+        np.testing.assert_array_equal(gather_codes(packed, ids, num_codes, bits).numpy(), codes[ids.numpy()])
+        assert gather_codes(packed, ids[:0], num_codes, bits).shape == (0, num_codes)
+
+
+@pytest.mark.parametrize("num_values", [34, 35])
+@pytest.mark.parametrize("num_codes", [1, 3])
+def test_gather_beyond_the_stream(num_codes: int, num_values: int) -> None:
+    packed = torch.from_numpy(pack(np.zeros((num_values, num_codes), np.int64), 8).copy())
+    for wrong in (-1, num_values + 1):
+        with pytest.raises(IndexError):
+            gather_codes(packed, torch.tensor([wrong]), num_codes, 8)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_gather_from_bits_beyond_int32(device: str) -> None:
+    num_values = 23_000_000  # of 96 bits: 2.2e9
+    packed = torch.zeros(num_values * 12, dtype=torch.uint8, device=device)
+    codes = np.random.default_rng(0).integers(0, 1 << 12, (4, 8))
+    packed[-48:] = torch.from_numpy(pack(codes, 12).copy())
+    ids = torch.arange(num_values - 4, num_values, dtype=torch.int32, device=device)
+    np.testing.assert_array_equal(gather_codes(packed, ids, 8, 12).cpu().numpy(), codes)
 
 
 @pytest.mark.parametrize(("num_codewords", "bits"), [(2, 1), (3, 2), (4, 2), (5, 3), (64, 6), (65, 7), (65_536, 16)])

@@ -17,6 +17,7 @@ from mec.config import QuantizeConfig
 from mec.errors import BundleError, ConfigError, TrainingError
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
+from mec.quantize.plan import VocabularyPlan
 from mec.quantize.quantizing import quantize_step
 from tests.quantize.tables import SPACE, Made, clustered, make_bundles, zipf_counts
 
@@ -48,7 +49,7 @@ def test_codes_decode_to_what_the_codebook_finds(tmp_path: Path, made: Made, str
     codebooks, codes = run(made, tmp_path, structure=structure, num_codes=num_codes, chunk_rows=256)
     assert list(codebooks.coded) == ["user", "item"]
     assert list(codebooks.exact) == ["colour"]
-    assert np.array_equal(codebooks.exact["colour"].numpy(), made.tables["colour"])
+    assert np.array_equal(codebooks.exact["colour"].numpy(), made.tables["colour"].astype(np.float16))
     for name in codebooks.coded:
         rows = torch.from_numpy(made.tables[name])
         unpacked = torch.from_numpy(codes.unpacked(name))
@@ -80,7 +81,8 @@ def test_bundles_state_parents_and_diagnostics(tmp_path: Path, made: Made, capsy
     assert quality["live_codewords"] == [16]
     assert 1 < quality["perplexity"][0] <= 16
     assert quality["code_bytes"] == 700 * 4 // 8
-    assert quality["codebook_bytes"] == 16 * 9 * 4
+    assert quality["codebook_bytes"] == 16 * 9 * 2
+    assert (quality["head"], quality["coded"], quality["row_bytes"]) == (0, 700, 0)
     summary = json.loads((tmp_path / "codebook" / "step.json").read_text())["summary"]
     assert summary.startswith("2 of 3 vocabularies coded, residual 1x16, ")
     assert summary.endswith(" % of variance, 0.00 MiB")
@@ -126,7 +128,8 @@ def test_popularity_weights_favour_popular_values(tmp_path: Path, made: Made) ->
 @pytest.mark.parametrize("num_distinct", [1, 5])
 def test_few_distinct_rows(tmp_path: Path, structure: str, num_distinct: int) -> None:
     rows = np.tile(clustered(num_distinct, 6), (200, 1))
-    codebooks, codes = run(make_bundles(tmp_path, {"user": rows}), tmp_path, structure=structure, num_codes=2)
+    shape = {"structure": structure, "num_codes": 2, "floats": "float32"}
+    codebooks, codes = run(make_bundles(tmp_path, {"user": rows}), tmp_path, **shape)
     decoded = codebooks.decode("user", torch.from_numpy(codes.unpacked("user")))
     np.testing.assert_allclose(decoded.numpy(), rows, atol=1e-5)
     quality = open_bundle(tmp_path / "codebook").extra["diagnostics"]["user"]
@@ -179,3 +182,61 @@ def test_real_size_takes_a_second_or_two(tmp_path: Path) -> None:
     start = time.process_time()
     run(made, tmp_path, num_codewords=64)
     assert time.process_time() - start < 3
+
+
+def test_head_and_tail_of_the_bundles(tmp_path: Path, made: Made) -> None:
+    codebooks, codes = run(made, tmp_path, head=20, tail_count=200, structure="product", num_codes=3)
+    bundle = open_bundle(tmp_path / "codes")
+    for name, size in (("user", 700), ("item", 300)):
+        tail_start = 1 + sum(int(n) >= 200 for n in made.counts[name][1:])
+        assert 21 < tail_start < size
+        facts = {"size": size, "num_codes": 3, "bits_per_code": 4, "head": 20, "coded": tail_start - 20}
+        assert bundle.extra["vocabularies"][name] == codes.facts(name) == facts
+        assert codes.plan(name) == VocabularyPlan("product", 3, 16, 20, tail_start)
+        rows = torch.from_numpy(made.tables[name])
+        assert torch.equal(codes.head[name], rows[1:21].half())
+        unpacked = torch.from_numpy(codes.unpacked(name)).long()
+        own = slice(21, tail_start)
+        assert torch.equal(unpacked[own], codebooks.encode(name, rows[own]))
+        assert (unpacked[tail_start:] == unpacked[0]).all()
+        coded = open_bundle(tmp_path / "codebook").extra["coded"][name]
+        assert coded["structure"] == "product"
+        assert coded["oov_code"] == unpacked[0].tolist()
+
+
+def test_ids_out_of_order_have_no_head_and_no_tail(tmp_path: Path) -> None:
+    counts = zipf_counts(200)
+    counts[150] = 10**6
+    made = make_bundles(tmp_path, {"user": clustered(200, 4)}, {"user": counts})
+    run(made, tmp_path / "plain")
+    for changes in ({"head": 1}, {"tail_count": 500}, {"budget": "20%"}):
+        if "budget" in changes:
+            changes |= {"num_codewords": 64, "min_values": 1000}  # their defaults, which no budget refuses
+        with pytest.raises(BundleError, match="ids of vocabulary 'user' are not in order"):
+            run(made, tmp_path / "refused", **changes)
+
+
+@pytest.mark.parametrize("floats", ["float16", "float32"])
+def test_a_budget_is_kept_by_the_files(tmp_path: Path, made: Made, floats: str) -> None:
+    defaults = {"num_codewords": 64, "min_values": 1000}
+    codebooks, codes = run(made, tmp_path, budget="12%", floats=floats, max_points=256, iterations=5, **defaults)
+    full_bytes = sum(table.nbytes for table in made.tables.values())
+    files = [(tmp_path / kind / f"{name}.safetensors") for kind, name in (
+        ("codebook", "codebook"), ("codebook", "exact"), ("codes", "codes"), ("codes", "head"),
+    )]  # fmt: skip
+    taken = sum(tensor_bytes(file) for file in files)
+    assert 0.6 * 0.12 * full_bytes < taken <= 0.12 * full_bytes
+    allocation = open_bundle(tmp_path / "codebook").extra["allocation"]
+    assert (allocation["budget"], allocation["full_bytes"]) == ("12%", full_bytes)
+    plans = {name: codes.plan(name) for name in codebooks.coded}
+    assert plans
+    sizes = {name: len(rows) for name, rows in made.tables.items()}
+    float_bytes = 2 if floats == "float16" else 4
+    stated = sum(sum(p.serving_bytes(sizes[n], 9, float_bytes).values()) for n, p in plans.items())
+    assert taken == stated + sum(rows.nbytes for rows in codebooks.exact.values())
+
+
+def tensor_bytes(file: Path) -> int:
+    """What a safetensors file takes without its header."""
+    header = int.from_bytes(file.read_bytes()[:8], "little")
+    return file.stat().st_size - 8 - header

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from mec.bundle import Bundle, open_bundle, write_bundle, write_json
 from mec.config import PublishConfig, parse_config
@@ -37,6 +38,7 @@ from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
 from mec.quantize.packing import pack
 from mec.quantize.residual import ResidualCodebook
+from mec.quantize.storage import DTYPES, Floats
 
 DIM, NUM_CODES, NUM_CODEWORDS = 4, 2, 16
 MAX_LENGTH = 3
@@ -90,6 +92,9 @@ def make_run(
     publish: bool = True,
     codewords: Codewords = "frozen",
     encoded_by: Literal["hand", "steps"] = "hand",
+    head: int = 0,
+    tail: int = 0,
+    floats: Floats = "float32",
 ) -> MadeRun:
     """Make every bundle of a train run.
 
@@ -103,13 +108,16 @@ def make_run(
         publish: Whether codes go to Feast.
         codewords: Other than frozen: the model's own, not those of the codebook.
         encoded_by: ``steps``: vocabulary and dataset come from the library's own steps.
+        head: Most popular values of coded vocabularies that keep exact rows.
+        tail: Least popular ones that share a code.
+        floats: How codewords and exact rows are stored.
     """
     frame = make_rows(num_rows, rows_seed)
     if encoded_by == "steps":
         layout, vocabulary = _encode_by_steps(root, frame)
     else:
         layout, vocabulary = _encode_by_hand(root, frame, known_rows, f"rows-{rows_seed}-{num_rows}")
-    _write_model(root, layout, vocabulary, seed, codewords)
+    _write_model(root, layout, vocabulary, seed, codewords, head, tail, floats)
     expected = _write_evaluation(root)
     publish_step(
         publish=PublishConfig(enabled=publish),
@@ -274,22 +282,39 @@ def _write_dataset(
         draft.extra |= writer.extra()
 
 
-def _write_model(root: Path, layout: FieldLayout, vocabulary: Bundle, seed: int, codewords: Codewords) -> None:
+def _write_model(
+    root: Path,
+    layout: FieldLayout,
+    vocabulary: Bundle,
+    seed: int,
+    codewords: Codewords,
+    head: int,
+    tail: int,
+    floats: Floats,
+) -> None:
     """Codebook, codes and model bundles of random numbers; ``user`` and ``item`` are coded."""
     generator = torch.Generator().manual_seed(seed)
     space = f"00000000-0000-4000-8000-{seed:012d}"
     sizes = dict(layout.vocabularies)
     shape = (NUM_CODES, NUM_CODEWORDS, DIM + 1)
-    coded = {n: ResidualCodebook(0.4 * torch.randn(shape, generator=generator)) for n in ("user", "item")}
-    exact = {n: 0.4 * torch.randn(v, DIM + 1, generator=generator) for n, v in sizes.items() if n not in coded}
-    books = Codebooks(space, "residual", layout, DIM, coded, exact)  # type: ignore[arg-type]
-    drawn = {n: torch.randint(NUM_CODEWORDS, (sizes[n], NUM_CODES), generator=generator).numpy() for n in coded}
+
+    def draw(*shape: int) -> Tensor:
+        return (0.4 * torch.randn(*shape, generator=generator)).to(DTYPES[floats])
+
+    coded = {n: ResidualCodebook(draw(*shape).float()) for n in ("user", "item")}
+    exact = {n: draw(v, DIM + 1) for n, v in sizes.items() if n not in coded}
+    books = Codebooks(space, layout, DIM, coded, exact, floats)  # type: ignore[arg-type]
+    streams = {n: (sizes[n] - head - tail, NUM_CODES) for n in coded}
+    drawn = {n: torch.randint(NUM_CODEWORDS, s, generator=generator).numpy() for n, s in streams.items()}
+    head_rows = {n: draw(head, DIM + 1) for n in coded} if head else {}
+    tail_start = {n: sizes[n] - tail for n in coded} if tail else {}
     with write_bundle(root / "codebook", "codebook", parents={"vocabulary": vocabulary}) as draft:
         books.write(draft, {n: c[0].tolist() for n, c in drawn.items()}, {})
     codebook = open_bundle(root / "codebook")
     parents = {"codebook": codebook, "vocabulary": vocabulary}
     with write_bundle(root / "codes", "codes", parents=parents) as draft:
-        Codes(replace(books, uuid=codebook.uuid), {n: pack(c, 4) for n, c in drawn.items()}).write(draft)
+        packed = {n: pack(c, 4) for n, c in drawn.items()}
+        Codes(replace(books, uuid=codebook.uuid), packed, head=head_rows, tail_start=tail_start).write(draft)
     torch.manual_seed(seed)
     opened = Codebooks.open(codebook)
     embedding = CodedEmbedding(opened, Codes.open(root / "codes", opened), codewords)

@@ -13,10 +13,13 @@ import pytest
 
 from mec.bundle import open_bundle
 from mec.config import parse_config
+from mec.data.vocabulary import Vocabularies
 from mec.errors import BundleError, ConfigError, DataError, SpaceError
+from mec.publish.online_value import HeadRow
+from mec.quantize.storage import Floats
 from mec.serving.building import write_scorer
 from mec.serving.scorer import Scorer
-from mec.serving.sources import BundleCodes, codes_settings, open_source
+from mec.serving.sources import BundleCodes, FeastCodes, codes_settings, open_source
 from tests.serving.made_run import CONFIG, MadeRun, make_run
 
 
@@ -66,6 +69,29 @@ def test_a_model_with_codewords_of_its_own(tmp_path: Path, codewords: str) -> No
     np.testing.assert_allclose(Scorer.open(made.scorer, in_bundle(made)).score(made.test), made.expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("floats", ["float16", "float32"])
+@pytest.mark.parametrize("kind", ["feast", "bundle"])
+def test_head_coded_tail_and_unknown_values_through_both_sources(tmp_path: Path, floats: Floats, kind: str) -> None:
+    made = make_run(tmp_path, tmp_path / "store", num_rows=500, publish=kind == "feast", head=5, tail=30, floats=floats)
+    build(made, tmp_path / "scorer")
+    publication = json.loads((made.publication / "publication.json").read_text())
+    feast = {"repo": str(publication["repo"]), "feature_service": str(publication["feature_service"])}
+    source = FeastCodes(**feast) if kind == "feast" else in_bundle(made)
+    scorer = Scorer.open(made.scorer, source)
+    np.testing.assert_allclose(scorer.score(made.test), made.expected, atol=1e-6)
+    sizes = dict(scorer.layout.vocabularies)
+    known = [str(v) for v in Vocabularies.open(made.vocabulary).values("user").to_pylist()]
+    place = [0 if v not in known else known.index(v) for v in made.test["user"].fillna("None").astype(str)]
+    groups = [sum(low <= p < high for p in place) for low, high in ((1, 6), (6, sizes["user"] - 30))]
+    assert min(*groups, sum(p >= sizes["user"] - 30 for p in place), place.count(0)) > 0
+
+
+@pytest.mark.parametrize("value", [HeadRow(b"abc"), HeadRow(bytes(2 * 5)), HeadRow(b"")])
+def test_an_exact_row_of_another_size_is_refused(run: MadeRun, value: HeadRow) -> None:
+    with pytest.raises(SpaceError, match=f"exact row of {len(value.data)} bytes where rows have 20"):
+        Scorer(open_bundle(run.scorer), Wrong(value)).score(run.test[:2])
+
+
 def test_the_scorer_needs_nothing_outside_its_directory(run: MadeRun, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(run.scorer, moved)
@@ -88,7 +114,7 @@ def test_the_same_contents_made_later_make_the_same_scorer(run: MadeRun, tmp_pat
 class Unknowing:
     """A source that knows no key."""
 
-    def fetch(self, keys: Sequence[str]) -> list[bytes | None]:
+    def fetch(self, keys: Sequence[str]) -> list[bytes | HeadRow | None]:
         return [None] * len(keys)
 
 
@@ -150,10 +176,10 @@ def test_missing_columns_are_named(run: MadeRun) -> None:
 class Wrong:
     """A source whose codes do not fit."""
 
-    def __init__(self, value: bytes) -> None:
+    def __init__(self, value: bytes | HeadRow) -> None:
         self.value = value
 
-    def fetch(self, keys: Sequence[str]) -> list[bytes | None]:
+    def fetch(self, keys: Sequence[str]) -> list[bytes | HeadRow | None]:
         return [self.value] * len(keys)
 
 

@@ -119,3 +119,13 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(store: Path) -> No
         with pytest.raises(TrackingError, match="the champion of shop changed while version 3"):
             registry.promote(versions[2], over=versions[0])
         assert registry.aliases() == {"champion": "2", "previous": "1"}
+
+
+def test_branches_of_one_pipeline_run_have_runs_of_their_own(store: Path) -> None:
+    def run_of(name: str) -> str:
+        with runs.open_run(TrackingConfig(), store=store, run_name=name, run_id="run-1") as run:
+            return run.run_id
+
+    first, second = run_of("shop-pnn"), run_of("shop-lr")
+    assert first != second
+    assert (run_of("shop-pnn"), run_of("shop-lr")) == (first, second)

@@ -1,0 +1,1 @@
+"""The parts of ``benchmarks/compression.py``: tables, variants, jobs, statistics, plots."""

@@ -1,0 +1,163 @@
+"""Looking rows up from packed codes against gathering them from a full fp32 table.
+
+    python benchmarks/lookup.py
+
+10,000 requests of 39 values (390,000 ids of one vocabulary of 10 million), rows of 17 floats, one thread. The codes
+are read from the packed stream that the bytes are counted by, with the code that a server runs: ``gather_codes``
+and a codebook's ``decode``. Both sides take turns in one run; a ratio is the median, over the repetitions, of
+look-up time by gather time (quartiles in brackets). "codes" is the part of a look-up that reads and unpacks the
+codes. "resident" is the ratio with each code in a uint8 of its own in memory, at 8 bits a code instead of the bits
+shown. Target: 0.8.
+
+glibc is told to keep freed memory. By its defaults either side's 26 MB result may be new pages from the kernel at
+each call: 5 to 12 ms that come and go with the layout of the heap.
+
+A full row is 68 bytes in two cache lines of 680 MB; a value's codes are one or two 16-bit reads of a stream of 7.5 to
+30 MB. Both sides write the same 26 MB.
+
+Result (2026-11-21, two EPYC cores at load 6, so that most times are about twice those of an idle machine):
+
+    codebook        bits  ids       full  packed  codes   ratio (quartiles)       resident
+    residual 1x64      6  uniform  35.0ms  17.6ms  9.1ms   0.47 (0.40 to 0.58)        0.28
+    residual 1x64      6  zipf     17.9ms   9.5ms  2.9ms   0.52 (0.43 to 0.62)        0.35
+    residual 1x256     8  uniform  14.3ms   6.0ms  3.1ms   0.42 (0.40 to 0.44)        0.37
+    residual 1x256     8  zipf     28.6ms  11.1ms  2.7ms   0.44 (0.35 to 0.54)        0.41
+    residual 2x64     12  uniform  36.6ms  23.9ms 14.4ms   0.66 (0.57 to 0.77)        0.58
+    residual 2x64     12  zipf     28.6ms  20.1ms 11.4ms   0.70 (0.62 to 0.78)        0.66
+    residual 2x256    16  uniform  29.9ms  18.1ms  7.8ms   0.57 (0.52 to 0.61)        0.64
+    residual 2x256    16  zipf     23.6ms  15.0ms  7.1ms   0.64 (0.56 to 0.73)        0.68
+    product  4x64     24  uniform  29.9ms  25.4ms 15.9ms   0.90 (0.81 to 1.02)        1.03
+    product  4x64     24  zipf     29.9ms  26.7ms 16.0ms   0.88 (0.74 to 1.07)        1.09
+
+Every residual setting meets the target; the product code of four does not: each of its values is two reads, four
+codes to unpack and four codewords to add.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mec.quantize.fitting import Codebook
+from mec.quantize.packing import bits_per_code, gather_codes, pack
+from mec.quantize.product import ProductCodebook
+from mec.quantize.residual import ResidualCodebook
+
+NUM_REQUESTS, NUM_VALUES_EACH, WIDTH, ZIPF = 10_000, 39, 17, 1.05
+SETTINGS = (("residual", 1, 64), ("residual", 1, 256), ("residual", 2, 64), ("residual", 2, 256), ("product", 4, 64))
+WARM_UPS = 3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+@dataclass
+class Compressed:
+    """One vocabulary's codes, random, and a random codebook."""
+
+    codebook: Codebook
+    bits: int
+    packed: Tensor
+    resident: list[Tensor]
+
+    def codes(self, ids: Tensor) -> Tensor:
+        """(N,) ids -> (N, M) codes from the packed stream."""
+        return gather_codes(self.packed, ids, self.codebook.num_codes, self.bits)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """(N,) ids -> (N, W) rows."""
+        return self.codebook.decode(self.codes(ids))
+
+    def resident_rows(self, ids: Tensor) -> Tensor:
+        """(N,) ids -> (N, W) rows from codes that lie in memory as one uint8 array per codebook."""
+        return self.codebook.decode(torch.stack([codes.index_select(0, ids).int() for codes in self.resident], dim=1))
+
+
+def compress(structure: str, num_codes: int, num_codewords: int, num_values: int) -> Compressed:
+    """Random codes of ``num_values`` values."""
+    codes = np.random.default_rng(0).integers(0, num_codewords, (num_values, num_codes), dtype=np.uint8)
+    generator = torch.Generator().manual_seed(0)
+    codebook: Codebook
+    if structure == "product":
+        codebook = ProductCodebook(torch.randn(num_codewords, WIDTH, generator=generator), num_codes)
+    else:
+        codebook = ResidualCodebook(torch.randn(num_codes, num_codewords, WIDTH, generator=generator))
+    bits = bits_per_code(num_codewords)
+    resident = [torch.from_numpy(column.copy()) for column in codes.T]
+    return Compressed(codebook, bits, torch.from_numpy(pack(codes, bits)), resident)
+
+
+def some_ids(num_values: int) -> dict[str, Tensor]:
+    """(N,) int32 ids, uniform and Zipf; the smaller an id, the more popular."""
+    rng = np.random.default_rng(0)
+    size = NUM_REQUESTS * NUM_VALUES_EACH
+    popularity = np.cumsum(np.arange(1, num_values + 1.0) ** -ZIPF)
+    zipf = np.searchsorted(popularity, rng.random(size) * popularity[-1])
+    uniform = rng.integers(0, num_values, size)
+    return {n: torch.from_numpy(i.astype(np.int32)) for n, i in (("uniform", uniform), ("zipf", zipf))}
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed, so that neither side's result is new pages from the kernel."""
+    libc = ctypes.CDLL("libc.so.6")
+    assert libc.mallopt(M_MMAP_THRESHOLD, 32 << 20) == 1
+    assert libc.mallopt(M_TRIM_THRESHOLD, 1 << 30) == 1
+
+
+def timed_in_turns(sides: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds of each side, ``repeats`` times, every other time in reverse order."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    order = list(sides)
+    for repeat in range(WARM_UPS + repeats):
+        for name in order if repeat % 2 == 0 else order[::-1]:
+            start = time.perf_counter()
+            sides[name]()
+            if repeat >= WARM_UPS:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--values", type=int, default=10_000_000, help="size of the vocabulary")
+    parser.add_argument("--repeats", type=int, default=31, help="timed look-ups of each side")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    # numpy's memory, which asks for huge pages, and filled: untouched pages are all one page of zeros
+    full = np.empty((arguments.values, WIDTH), dtype=np.float32)
+    np.random.default_rng(0).random(out=full, dtype=np.float32)
+    table = torch.from_numpy(full)
+    ids = some_ids(arguments.values)
+    print("codebook        bits  ids       full  packed  codes   ratio (quartiles)       resident")
+    for structure, num_codes, num_codewords in SETTINGS:
+        side = compress(structure, num_codes, num_codewords, arguments.values)
+        for name, chosen in ids.items():
+            sides = {
+                "full": lambda chosen=chosen: functional.embedding(chosen, table),
+                "packed": lambda chosen=chosen, side=side: side.rows(chosen),
+                "resident": lambda chosen=chosen, side=side: side.resident_rows(chosen),
+                "codes": lambda chosen=chosen, side=side: side.codes(chosen),
+            }
+            with torch.inference_mode():
+                assert torch.equal(side.rows(chosen), side.resident_rows(chosen))
+                times = timed_in_turns(sides, arguments.repeats)
+            low, ratio, high = np.quantile(times["packed"] / times["full"], [0.25, 0.5, 0.75])
+            resident = np.median(times["resident"] / times["full"])
+            milliseconds = {k: np.median(v) for k, v in times.items()}
+            print(
+                f"{structure:8} {num_codes}x{num_codewords:<4} {num_codes * side.bits:4}  {name:7}"
+                f" {milliseconds['full']:5.1f}ms {milliseconds['packed']:5.1f}ms {milliseconds['codes']:4.1f}ms"
+                f"   {ratio:.2f} ({low:.2f} to {high:.2f})   {resident:9.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
