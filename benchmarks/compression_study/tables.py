@@ -21,25 +21,27 @@ class Study:
 
     Attributes:
         config: Of the table; its FM and backbone settings hold for every method.
-        ratios: Byte ratios asked of our budget and of hashing.
+        ratios: Byte ratios asked of our budget.
+        hashing_ratios: Byte ratios of hashed tables.
         residual: M x K of explicit residual codings.
         product: M x K of plain product quantization.
         ablation: M x K of the product codings that differ in one term only.
         small_dims: D of the small full tables.
-        dropouts: Points of every method's search.
+        dropouts: Points of the reference's search.
         reference_l2: Points of the reference's search, crossed with ``dropouts``.
         random_l2: Points of the reference's search that start from random rows, at the config's own dropout.
-        baseline_l2: Points of the search of small D and hashing, crossed with ``dropouts``.
+        baseline_l2: Points of the search of small D and hashing, at the config's own dropout.
     """
 
     name: str
     config: RunConfig
     ratios: tuple[float, ...]
+    hashing_ratios: tuple[float, ...]
     residual: tuple[Shape, ...]
     product: tuple[Shape, ...]
     ablation: Shape
     small_dims: tuple[int, ...]
-    dropouts: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
+    dropouts: tuple[float, ...] = (0.1, 0.3, 0.5)
     reference_l2: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     random_l2: tuple[float, ...] = (0.01, 0.03)
     baseline_l2: tuple[float, ...] = (0.01, 0.03)
@@ -65,20 +67,22 @@ def find_study(table: str, *, tiny: bool, overrides: Sequence[str] = ()) -> Stud
         return Study(
             table,
             config,
-            ratios=(2, 4, 8, 16, 32),
-            residual=((2, 64), (4, 64), (4, 256)),
-            product=((8, 256), (4, 256), (4, 64), (2, 64), (2, 16)),
+            ratios=(4, 8, 16, 32),
+            hashing_ratios=(4, 8, 16),
+            residual=((4, 64),),
+            product=((14, 256), (5, 256), (4, 64)),
             ablation=(4, 64),
-            small_dims=(1, 2, 4, 8),
+            small_dims=(1, 2, 4),
         )
     return Study(
         table,
         config,
         ratios=(16, 32, 64, 128, 256, 512),
-        residual=((1, 16), (1, 64), (1, 256), (2, 64)),
-        product=((8, 256), (4, 256), (4, 64), (2, 64), (2, 16), (1, 16)),
+        hashing_ratios=(16, 64, 128),
+        residual=((1, 64), (1, 16)),
+        product=((4, 64), (2, 16), (1, 16)),
         ablation=(4, 64),
-        small_dims=(1, 2, 4, 8),
+        small_dims=(1, 4),
     )
 
 
@@ -101,6 +105,7 @@ def _synthetic(overrides: Sequence[str]) -> Study:
         "synthetic",
         _with_overrides(raw, overrides),
         ratios=(100,),
+        hashing_ratios=(100,),
         residual=((1, 64),),
         product=((4, 64), (2, 16)),
         ablation=(4, 64),
@@ -125,6 +130,7 @@ def _tiny(name: str, overrides: Sequence[str]) -> Study:
         name,
         _with_overrides(raw, overrides),
         ratios=(4, 8, 16),
+        hashing_ratios=(4, 16),
         residual=((1, 16), (1, 64)),
         product=((4, 16), (2, 16)),
         ablation=(2, 16),

@@ -35,7 +35,7 @@ class Variant:
     """One method at one size.
 
     Attributes:
-        method: reference, ours, residual, pq, ablation, small_dim or hashing.
+        method: reference, ours, full_folds (frozen full tables, the backbone trained out of fold), residual, pq, ablation, small_dim or hashing.
         size: Name within the method; ``label`` is method/size.
         pretrain: The FM whose rows it starts from.
         grid: Points of its search; one point needs none.
@@ -100,25 +100,27 @@ def find_variants(study: Study, layout: FieldLayout) -> list[Variant]:
     whole = PretrainConfig.model_validate({**pretrain.model_dump(), "folds": 0})
     crossed = tuple(Point(dropout, l2) for l2, dropout in product(study.reference_l2, study.dropouts))
     random = tuple(Point(None, l2, "random") for l2 in study.random_l2)
-    baseline = tuple(Point(dropout, l2) for l2, dropout in product(study.baseline_l2, study.dropouts))
-    dropouts = tuple(Point(dropout) for dropout in study.dropouts)
+    baseline = tuple(Point(None, l2) for l2 in study.baseline_l2)
+    own = (Point(),)  # codes are never searched: the config's settings at every size
     base = study.config.quantize.model_dump(exclude_unset=True)
     planned = {k: v for k, v in base.items() if k not in _SHAPE_SETTINGS | _PLANNED_SETTINGS}
     fixed = {k: v for k, v in base.items() if k not in _SHAPE_SETTINGS}
 
     result = [Variant("reference", "", pretrain, crossed + random)]
     for ratio in study.ratios:
-        result.append(Variant("ours", f"{ratio:g}x", pretrain, dropouts, {**planned, "budget": f"{ratio:g}x"}))
+        result.append(Variant("ours", f"{ratio:g}x", pretrain, own, {**planned, "budget": f"{ratio:g}x"}))
+    exact = fixed | {"min_values": layout.num_values + 1, "floats": "float32"}
+    result.append(Variant("full_folds", "", pretrain, own, exact))
     for shape in study.residual:
-        result.append(Variant("residual", _name(shape), pretrain, dropouts, fixed | _shape("residual", shape)))
+        result.append(Variant("residual", _name(shape), pretrain, own, fixed | _shape("residual", shape)))
     for shape in study.product:
         plain = fixed | _shape("product", shape) | {"weights": "none"}
-        result.append(Variant("pq", _name(shape), pretrain, dropouts, plain))
-    result += _ablations(study, pretrain, dropouts, fixed | _shape("product", study.ablation))
+        result.append(Variant("pq", _name(shape), pretrain, own, plain))
+    result += _ablations(study, pretrain, own, fixed | _shape("product", study.ablation))
     for dim in study.small_dims:
         small = whole.model_copy(update={"embedding_dim": dim})
         result.append(Variant("small_dim", f"D{dim}", small, baseline))
-    for ratio in study.ratios:
+    for ratio in study.hashing_ratios:
         rows = hashed_rows(layout, layout.num_values / ratio, study.config.quantize.min_values)
         result.append(Variant("hashing", f"{ratio:g}x", whole, baseline, rows=tuple(rows.items())))
     return result
