@@ -25,7 +25,7 @@ from mec.bundle import Bundle
 from mec.data.dataset import EncodedDataset
 from mec.data.folds import Folds
 from mec.data.layout import FieldLayout
-from mec.errors import BundleError
+from mec.errors import BundleError, DataError
 from mec.quantize.weights import popularity_weights
 
 _SEED_STEP = 1_000_003  # so that folds of neighbouring seeds draw different vectors
@@ -67,8 +67,16 @@ def into_space(
         Rotated tables, and how well they agree (see ``mec.alignment.Alignment``).
 
     Raises:
-        DataError: Fewer values than dimensions.
+        DataError: Fewer values outside the fold than dimensions.
     """
+    dim = next(iter(space.values())).shape[1] - 1
+    num_seen = sum(int((fold_counts[name] > 0).sum()) for name in tables)
+    if num_seen < dim:
+        raise DataError(
+            f"too few values in the rows outside a fold to rotate vectors of {dim} dimensions",
+            found=f"{num_seen} values",
+            fix="set pretrain.folds to 0, lower pretrain.embedding_dim, or train on more rows",
+        )
     weights = {name: popularity_weights(fold_counts[name], "raw") for name in tables}
     alignment = align(space, tables, weights, counts)
     return {name: align_rows(rows, alignment.rotation) for name, rows in tables.items()}, alignment.to_json()
@@ -88,8 +96,17 @@ class FoldTables:
 
     @classmethod
     def of(cls, bundle: Bundle) -> FoldTables | None:
-        """Those of a bundle; None where it was pre-trained without folds."""
-        facts = bundle.extra["folds"]
+        """Those of a bundle; None where it was pre-trained without folds.
+
+        Raises:
+            BundleError: The bundle does not say whether there are folds.
+        """
+        facts = bundle.extra.get("folds")
+        if facts is None:
+            raise BundleError(
+                f"the pre-trained tables {bundle.path} do not say whether there are out-of-fold ones beside them",
+                fix="run the pretrain step again with this version of mec",
+            )
         return cls(bundle, Folds(facts["num"], facts["seed"])) if facts["num"] else None
 
     def rows(self, fold: int, vocabulary: str) -> Tensor:

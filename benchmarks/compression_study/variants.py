@@ -35,7 +35,8 @@ class Variant:
     """One method at one size.
 
     Attributes:
-        method: reference, ours, full_folds (frozen full tables, the backbone trained out of fold), residual, pq, ablation, small_dim or hashing.
+        method: reference, ours, full_folds (frozen full tables, the backbone trained out of fold), residual, pq,
+            ablation, small_dim or hashing.
         size: Name within the method; ``label`` is method/size.
         pretrain: The FM whose rows it starts from.
         grid: Points of its search; one point needs none.
