@@ -1,6 +1,8 @@
 """k-means and product codebooks against faiss: time and distortion at the same N, K and iterations.
 
     python benchmarks/kmeans.py                 # one thread; --threads 2 for two
+    python benchmarks/kmeans.py --mec           # and the full MEC objective, some minutes
+    python benchmarks/kmeans.py --memory mec    # peak memory of one fit beyond the points, as a share of them
 
 Both sides see all N points in every iteration (faiss would otherwise take 256 per codeword), unweighted, without
 early stop, in one process with the same number of threads; the best of --repeats runs each, taken in turns. On a
@@ -24,6 +26,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--mec", action="store_true", help="also fit the MEC objective, by its defaults")
+    parser.add_argument("--memory", choices=["kmeans", "mec", "faiss"], help="measure one fit's memory, nothing else")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # before torch and faiss load their runtimes
 
@@ -46,7 +51,10 @@ def main() -> None:
     import numpy as np
     import torch
 
+    from mec.config import MecConfig
+    from mec.quantize.fit_watch import FitWatch
     from mec.quantize.kmeans import kmeans, nearest
+    from mec.quantize.mec_fitting import fit_mec
     from mec.quantize.product import ProductCodebook, column_parts
 
     torch.set_num_threads(options.threads)
@@ -79,6 +87,10 @@ def main() -> None:
         centroids = faiss.vector_to_array(model.centroids).reshape(m, k, d // m)
         return torch.from_numpy(np.concatenate(list(centroids), axis=1))
 
+    def mec_objective() -> Tensor:
+        start = ProductCodebook(mec_product(), m)
+        return fit_mec(tensor, ones, start, MecConfig.model_validate({}), seed=0, watch=FitWatch()).codewords
+
     def distortion(codewords: Tensor) -> float:
         errors = (tensor - codewords[nearest(tensor, codewords)]).square()
         total: float = errors.mean(0).sum().item()
@@ -91,12 +103,26 @@ def main() -> None:
         total: float = (torch.stack(errors).sum() / n).item()
         return total
 
+    if options.memory:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak so far is forgotten
+        before = _status_kib("VmRSS")
+        {"kmeans": mec_product, "mec": mec_objective, "faiss": faiss_product}[options.memory]()
+        more = (_status_kib("VmHWM") - before) * 1024 / points.nbytes
+        print(f"{options.memory}: peak {more:.2f} times the points beside them ({points.nbytes / 2**20:.0f} MiB)")
+        return
     print(f"N={n:,} D={d} K={k} iterations={options.iterations} threads={options.threads}")
     compare("k-means", mec_kmeans, faiss_kmeans, distortion, options.repeats)
     compare(f"product M={m}", mec_product, faiss_product, product_distortion, options.repeats)
+    if options.mec:
+        compare(f"MEC objective M={m}", mec_objective, faiss_product, product_distortion, 1)
 
 
 Fit = Callable[[], "Tensor"]
+
+
+def _status_kib(what: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what + ":"))
 
 
 def compare(name: str, ours: Fit, theirs: Fit, measure: Callable[[Tensor], float], repeats: int) -> None:

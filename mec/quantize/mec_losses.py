@@ -78,9 +78,10 @@ def lack_of_entropy(network: MecNetwork, coding: Coding, temperature: float) -> 
     """1 - H / ln K of the batch's mean soft assignment softmax(-|z - c|^2 / (w tau)), averaged over codebooks."""
     lacks = []
     for z, codewords in zip(coding.latents, network.codebooks, strict=True):
-        # |z|^2 is the same for all codewords, and softmax does not see it
-        distances = torch.addmm(codewords.square().sum(1), z, codewords.T, alpha=-2)  # (B, K)
-        shares = (distances / (-temperature * z.shape[1])).softmax(1).mean(0)  # (K,)
+        # |z|^2 is the same for all codewords, and softmax does not see it; scaling z costs less than scaling (B, K)
+        scale = 1 / (temperature * z.shape[1])
+        logits = torch.addmm(codewords.square().sum(1) * -scale, z * (2 * scale), codewords.T)  # (B, K)
+        shares = logits.softmax(1).mean(0)  # (K,)
         entropy = -torch.special.xlogy(shares, shares.clamp(min=1e-30)).sum()
         lacks.append(1 - entropy / math.log(network.num_codewords))
     return torch.stack(lacks).mean()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from mec.quantize.kmeans import nearest
 from mec.quantize.product import column_parts
@@ -103,7 +104,7 @@ class MecNetwork(nn.Module):
             target = rows[:, self.parts[m]] if self.parts else remainder
             z = self.encoders[m](target)  # (B, w_m)
             code = nearest(z.detach(), codebook.detach())  # (B,)
-            q = codebook[code]  # (B, w_m)
+            q = embedding(code, codebook)  # (B, w_m)
             decoded.append(self.decoders[m](z + (q - z).detach() if self.has_encoder else q))
             remainder = remainder if self.parts else remainder - decoded[-1].detach()
             codes.append(code)
@@ -121,7 +122,7 @@ class MecNetwork(nn.Module):
 
     def look_up(self, decoded_codebooks: Sequence[Tensor], codes: Tensor) -> Tensor:
         """(..., M) codes in ``decoded_codebooks()`` -> (..., W) rows."""
-        return self._joined([book[codes[..., m]] for m, book in enumerate(decoded_codebooks)])
+        return self._joined([embedding(codes[..., m], book) for m, book in enumerate(decoded_codebooks)])
 
     @torch.no_grad()
     def plain_codewords(self) -> Tensor:

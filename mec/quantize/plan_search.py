@@ -21,6 +21,7 @@ _FINE_SHARE = 8  # an eighth of the rows, between the two
 _FINE_ITERATIONS = 8
 _NEAR = 1.15  # times the least cost
 _MOST_SHAPES = 5
+_PRICES = (0.25, 1.0, 4.0, 16.0)  # times the price of a byte; smaller plans must be there where a larger does not fit
 
 
 class PlanSearch:
@@ -53,7 +54,7 @@ class PlanSearch:
         return self._front(self._coarse, shapes, _COARSE_ITERATIONS, every_shape=False)
 
     def fine_front(self, coarse: PlanFront, choice: Choice) -> PlanFront:
-        """Plans of the shapes that are best, or nearly so, at the price of a byte where the budget ended.
+        """Plans of the shapes that are best, or nearly so, at and around the price of a byte where the budget ended.
 
         Args:
             coarse: Of ``coarse_front``.
@@ -62,9 +63,11 @@ class PlanSearch:
         price = _price(coarse, choice)
         if not price or not coarse.curves:
             return coarse
-        costs = coarse.costs(price)
-        best = [place for place in np.argsort(costs, kind="stable") if costs[place] <= _NEAR * costs.min()]
-        shapes = {_shape(coarse.curves[place]) for place in best[:_MOST_SHAPES]} | {SMALLEST}
+        shapes = {SMALLEST}
+        for factor in _PRICES:
+            costs = coarse.costs(factor * price)
+            best = [place for place in np.argsort(costs, kind="stable") if costs[place] <= _NEAR * costs.min()]
+            shapes |= {_shape(coarse.curves[place]) for place in best[:_MOST_SHAPES]}
         return self._front(self._fine, sorted(shapes), _FINE_ITERATIONS, every_shape=True)
 
     def _front(self, sample: TableSample, shapes: list[Shape], most_iterations: int, *, every_shape: bool) -> PlanFront:
