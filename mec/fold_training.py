@@ -111,7 +111,9 @@ class FoldTables:
 
     def rows(self, fold: int, vocabulary: str) -> Tensor:
         """(V, D + 1) float32 rows that the fold's training rows had no part in."""
-        return self._tensor(_tables_file(fold), vocabulary, torch.float32, (int(self.bundle.extra["embedding_dim"]) + 1,))
+        return self._tensor(
+            _tables_file(fold), vocabulary, torch.float32, (int(self.bundle.extra["embedding_dim"]) + 1,)
+        )
 
     def counts(self, fold: int, vocabulary: str) -> NDArray[np.int64]:
         """(V,) training counts outside the fold."""

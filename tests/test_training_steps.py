@@ -29,7 +29,7 @@ from mec.training import FitResult
 from mec.training_steps import reference_step, train_step
 from tests.tiny import LAYOUT, make_tiny
 
-PRETRAIN = PretrainConfig(embedding_dim=6, batch_size=512, max_epochs=3, learning_rate=0.02)
+PRETRAIN = PretrainConfig(embedding_dim=6, batch_size=512, max_epochs=3, learning_rate=0.02, folds=0)
 QUANTIZE = QuantizeConfig(num_codes=2, num_codewords=16, min_values=100)
 TRAIN = TrainConfig(batch_size=512, max_epochs=2, settings={"hidden_units": [8], "dropout": 0.0})
 FULL = ReferenceConfig(batch_size=512, max_epochs=2, l2=0.01)
@@ -107,11 +107,11 @@ def test_the_same_seed_gives_the_same_bundles_and_another_another_space(run: Run
 
 
 def test_unseen_rows_get_the_mean_of_the_seen(run: Run) -> None:
-    vocabularies = Vocabularies.open(run.vocabulary)
-    assert vocabularies.counts("item")[0] == 0
+    counts = Vocabularies.open(run.vocabulary).counts("item")
+    assert counts[0] == 0
     table = torch.arange(201 * 2, dtype=torch.float32).view(201, 2)
-    seen = torch.from_numpy(vocabularies.counts("item") > 0)
-    filled = fill_unseen({"item": table.clone()}, vocabularies)["item"]
+    seen = torch.from_numpy(counts > 0)
+    filled = fill_unseen({"item": table.clone()}, {"item": counts}, {"item": "int64"})["item"]
     torch.testing.assert_close(filled[0], table[seen].mean(dim=0))
     assert torch.equal(filled[seen], table[seen])
 
@@ -124,7 +124,8 @@ def test_the_null_of_a_linear_field_that_training_never_saw_adds_nothing(tmp_pat
         out = tmp_path / f"vocabulary-{nulls}"
         vocabulary_step(counts=draft.path, count=CountConfig(), out=out)
         table = torch.tensor([[5.0, 6.0], [2.0, 3.0]])
-        filled = fill_unseen({"price": table}, Vocabularies.open(out))["price"]
+        made = Vocabularies.open(out)
+        filled = fill_unseen({"price": table}, {"price": made.counts("price")}, made.types)["price"]
         assert filled.tolist() == [expected, [2.0, 3.0]]
 
 

@@ -18,6 +18,7 @@ from mec.progress import Progress
 from mec.quantize.codes import Codes
 from mec.quantize.coding import shared_row
 from mec.quantize.packing import pack
+from mec.quantize.storage import stored
 from mec.quantize.weights import Weighting, popularity_weights
 
 _CHUNK_ROWS = 65_536
@@ -50,6 +51,7 @@ def code_folds(folds: FoldTables, codes: Codes, weighting: Weighting) -> FoldCod
 
     Raises:
         BundleError: A fold has no table of a vocabulary, or one of another size.
+        ConfigError: A head or exact row that cannot be stored as the codebook stores floats.
     """
     books, num = codes.codebooks, folds.folds.num
     progress = Progress("train", num * books.layout.num_values)
@@ -57,9 +59,9 @@ def code_folds(folds: FoldTables, codes: Codes, weighting: Weighting) -> FoldCod
     head: dict[str, Tensor] = {}
     exact: dict[str, Tensor] = {}
     for name, size in books.layout.vocabularies:
-        tables = (folds.rows(fold, name) for fold in range(num))
+        tables, what = (folds.rows(fold, name) for fold in range(num)), f"an out-of-fold row of vocabulary {name!r}"
         if name in books.exact:
-            exact[name] = torch.cat([rows.to(books.exact[name].dtype) for rows in tables])
+            exact[name] = torch.cat([stored(rows, books.floats, what) for rows in tables])
             progress.update(num * size, f"{name}: out-of-fold rows")
             continue
         plan = codes.plan(name)
@@ -70,7 +72,7 @@ def code_folds(folds: FoldTables, codes: Codes, weighting: Weighting) -> FoldCod
             weights = torch.from_numpy(popularity_weights(folds.counts(fold, name), weighting))
             end = plan.head + coded
             shared = shared_row(rows[:1], weights[:1], rows[end:], weights[end:])[0]
-            heads.append(rows[1 : 1 + plan.head].clone())
+            heads.append(stored(rows[1 : 1 + plan.head].clone(), books.floats, what))
             rows[plan.head] = shared
             for start in range(0, coded, _CHUNK_ROWS):
                 stop = min(start + _CHUNK_ROWS, coded)
@@ -78,5 +80,5 @@ def code_folds(folds: FoldTables, codes: Codes, weighting: Weighting) -> FoldCod
             progress.update(size, f"{name}: out-of-fold codes")
         packed[name] = pack(streams.reshape(num * coded, plan.num_codes), plan.bits)
         if plan.head:
-            head[name] = torch.cat(heads).to(codes.head[name].dtype)
+            head[name] = torch.cat(heads)
     return FoldCodes(num, packed, head, exact)
