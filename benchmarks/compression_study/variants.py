@@ -35,8 +35,8 @@ class Variant:
     """One method at one size.
 
     Attributes:
-        method: reference, ours, full_folds (frozen full tables, the backbone trained out of fold), residual, pq,
-            ablation, small_dim or hashing.
+        method: reference, ours, full_folds (frozen full tables, the backbone trained out of fold), residual,
+            no_folds (the same without out-of-fold training), pq, ablation, small_dim or hashing.
         size: Name within the method; ``label`` is method/size.
         pretrain: The FM whose rows it starts from.
         grid: Points of its search; one point needs none.
@@ -114,6 +114,7 @@ def find_variants(study: Study, layout: FieldLayout) -> list[Variant]:
     result.append(Variant("full_folds", "", pretrain, own, exact))
     for shape in study.residual:
         result.append(Variant("residual", _name(shape), pretrain, own, fixed | _shape("residual", shape)))
+        result.append(Variant("no_folds", _name(shape), whole, own, fixed | _shape("residual", shape)))
     for shape in study.product:
         plain = fixed | _shape("product", shape) | {"weights": "none"}
         result.append(Variant("pq", _name(shape), pretrain, own, plain))
