@@ -88,6 +88,7 @@ def run_in_this_process(config: RunConfig, out: Path) -> None:
         store=store,
         config_json=joined(store=str(store), **settings),
         **read,
+        pretrained=at["pretrained"],
         publication=publication,
         evaluation=evaluation,
         run_id="benchmark",

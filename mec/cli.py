@@ -1,10 +1,11 @@
-"""The command line: ``mec run``, ``mec compile``, ``mec config``, ``mec synth``, ``mec check-backbone``.
+"""The command line: run, refresh, history, rollback, promote, compile, config, synth and check-backbone.
 
 Commands import what they need when they run: ``mec --help`` answers at once.
 """
 
 from __future__ import annotations
 
+import json
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,14 @@ from mec.version import __version__
 _SET_HELP = "Change one setting, such as quantize.num_codes=2; give it as often as you like."
 _overrides = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=_SET_HELP)
 _config = click.argument("config", type=click.Path(path_type=Path))
+_store = click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    default=Path(".mec"),
+    show_default=True,
+    help="The `store` of the runs: where kept bundles and the embedded databases are.",
+)
+_uri = click.option("--uri", help="Tracking server.  [default: MLFLOW_TRACKING_URI, else sqlite under the store]")
 
 
 class _Commands(click.Group):
@@ -46,6 +55,7 @@ def main() -> None:
     Examples:
       mec run configs/demo.yaml                      the whole pipeline on synthetic rows
       mec run configs/ml1m.yaml --set data.path=…    on your own copy of a data set
+      mec refresh configs/shop.yaml --data new       new rows, the same backbone
       mec config --explain quantize                  which settings there are
     """
 
@@ -95,16 +105,125 @@ def run(
     ctx.exit(run_and_show(settings, out, runner, debug=debug))
 
 
+@main.command()
+@_config
+@click.option(
+    "--data", "new", type=click.Path(path_type=Path), required=True, help="File or directory of the new rows."
+)
+@click.option(
+    "--period",
+    "periods",
+    multiple=True,
+    metavar="VALUE",
+    help="Value of refresh.arrivals.column that the new rows must hold; give it as often as you like.",
+)
+@_overrides
+@click.option("--out", type=click.Path(path_type=Path), help="Directory of the run.  [default: runs/NAME-refresh-TIME]")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.pass_context
+def refresh(
+    ctx: click.Context,
+    config: Path,
+    new: Path,
+    periods: tuple[str, ...],
+    overrides: tuple[str, ...],
+    out: Path | None,
+    debug: bool,
+) -> None:
+    """Refresh the champion of CONFIG's model with new rows; its backbone stays as it is.
+
+    The small model is retrained and brought into the champion's space, values are coded again, and the champion is
+    measured on held-out new rows with old and new codes. Then the new generation is promoted, or the old one kept,
+    or a new training is called for. CONFIG is that of the train run. docs/refresh.md tells what each decision means.
+
+    Running again with the same --out goes on where the refresh was stopped. Rows that the champion has learned from
+    already change nothing.
+
+    \b
+    Examples:
+      mec refresh configs/shop.yaml --data clicks/week-31.parquet
+      mec refresh configs/shop.yaml --data clicks/ --set refresh.arrivals.column=day --period 2026-08-01
+      mec refresh configs/shop.yaml --data clicks/ --set refresh.codebooks=renewed
+
+    Exit code: 0 finished, whatever was decided; 2 wrong input or settings, 1 a step crashed, 130 interrupted.
+    """
+    ctx.meta["debug"] = debug
+    if periods:
+        overrides = (*overrides, f"refresh.arrivals.values={json.dumps(periods)}")
+    settings = load_config(config, overrides)
+    if out is None:
+        out = Path("runs", f"{settings.name}-refresh-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    from mec.cli_refresh import refresh_and_show
+
+    ctx.exit(refresh_and_show(settings, new, out, debug=debug))
+
+
+@main.command()
+@click.argument("name")
+@_store
+@_uri
+def history(name: str, store: Path, uri: str | None) -> None:
+    """List the generations of the registered model NAME, and who replaced whom.
+
+    \b
+    Examples:
+      mec history shop
+    """
+    from mec.cli_history import show_history
+
+    show_history(name, store, uri)
+
+
+@main.command()
+@click.argument("name")
+@click.argument("generation", required=False)
+@_store
+@_uri
+def rollback(name: str, generation: str | None, store: Path, uri: str | None) -> None:
+    """Put the version of NAME that was in service before in service again, or that of GENERATION.
+
+    Restores its codes online, writing only rows that differ, and moves the aliases. GENERATION is a number such as 3,
+    or a version such as v4.
+
+    \b
+    Examples:
+      mec rollback shop
+      mec rollback shop 0
+    """
+    from mec.cli_history import roll_back
+
+    click.echo(roll_back(name, generation, store, uri))
+
+
+@main.command()
+@click.argument("name")
+@click.argument("version")
+@_store
+@_uri
+def promote(name: str, version: str, store: Path, uri: str | None) -> None:
+    """Put VERSION of the registered model NAME in service, whatever the gate decided.
+
+    VERSION is a version such as v4, or the number of a generation.
+
+    \b
+    Examples:
+      mec promote shop v4
+    """
+    from mec.cli_history import put_in_service
+
+    click.echo(put_in_service(name, version, store, uri))
+
+
 @main.command(name="compile")
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @_overrides
 @click.option("--image", metavar="NAME@sha256:…", help="Container image of the steps.  [default: the `image` setting]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write the YAML to.")
 def compile_(config: Path | None, overrides: tuple[str, ...], image: str | None, out: Path) -> None:
-    """Compile the train pipeline to YAML for a Kubeflow cluster.
+    """Compile the train and the refresh pipeline to YAML for a Kubeflow cluster.
 
-    With CONFIG, its settings become the defaults of the pipeline's parameters: train.yaml, or train_backbones.yaml
-    when it lists several backbones. Without one, both are written.
+    With CONFIG, its settings become the defaults of the pipelines' parameters: train.yaml, or train_backbones.yaml
+    when it lists several backbones, and refresh.yaml. Without one, all three are written.
 
     \b
     Examples:

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mec.config import RunConfig
-from pipelines.local import StepError, run_train
+from pipelines.local import run_train
 from pipelines.results import all_steps
+from pipelines.running import StepError
 
-_CRASH, _WRONG_INPUT = 1, 2
+CRASH, WRONG_INPUT = 1, 2  # exit codes
 
 
 def run_and_show(config: RunConfig, out: Path, runner: Literal["subprocess", "docker"], *, debug: bool) -> int:
@@ -32,7 +33,7 @@ def run_and_show(config: RunConfig, out: Path, runner: Literal["subprocess", "do
         result = run_train(config, out, runner)
     except StepError as failure:
         print(describe_failure(failure, debug=debug), file=sys.stderr)
-        return _CRASH if failure.error is None else _WRONG_INPUT
+        return CRASH if failure.error is None else WRONG_INPUT
     console = Console()
     several = "models" in result.summary
     console.print(comparison_table(result.summary) if several else results_table(result.summary))

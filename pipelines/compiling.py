@@ -1,4 +1,4 @@
-"""Compile the train pipelines to YAML for a cluster, and check what was compiled.
+"""Compile the pipelines to YAML for a cluster, and check what was compiled.
 
 The components name a placeholder image; compiling puts the real one, by digest, into every
 executor. A tag can move, and Kubeflow's cache key holds only the image's name.
@@ -21,23 +21,24 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from mec.config import RunConfig
 from mec.errors import ConfigError
-from pipelines.parameters import refuse_wrong_backbone, section_parameters
+from pipelines.parameters import REFRESH_SECTIONS, refuse_wrong_backbone, section_parameters
+from pipelines.refresh import refresh
 from pipelines.train import train
 from pipelines.train_backbones import train_backbones
 
 PLACEHOLDER_IMAGE = "mec-python"
-PIPELINES: dict[str, BaseComponent] = {"train": train, "train_backbones": train_backbones}
+PIPELINES: dict[str, BaseComponent] = {"train": train, "train_backbones": train_backbones, "refresh": refresh}
 _BY_DIGEST = re.compile(r"[\w.\-]+(:\d+)?(/[\w.\-]+)*(:[\w.\-]+)?@sha256:[0-9a-f]{64}", re.ASCII)
 
 
 def compile_pipelines(image: str, out: Path, config: RunConfig | None = None) -> list[Path]:
-    """Write ``train.yaml`` or, for several backbones, ``train_backbones.yaml``, checked, into a directory.
+    """Write ``train.yaml`` or, for several backbones, ``train_backbones.yaml``, and ``refresh.yaml``, checked.
 
     Args:
         image: Container image of the steps, ``NAME@sha256:…``.
         out: Directory to write to; made if it is not there.
-        config: Its settings become the defaults of the parameters of the pipeline that it asks for; None: both
-            pipelines, with mec's own defaults.
+        config: Its settings become the defaults of the parameters of the train pipeline that it asks for and of the
+            refresh pipeline; None: all pipelines, with mec's own defaults.
 
     Returns:
         Paths of the YAML.
@@ -57,7 +58,10 @@ def compile_pipelines(image: str, out: Path, config: RunConfig | None = None) ->
     else:
         refuse_wrong_backbone(config)
         name = pipeline_name(config)
-        texts = {name: pipeline_yaml(image, PIPELINES[name], _cluster_parameters(config))}
+        parameters = _cluster_parameters(config)
+        texts = {name: pipeline_yaml(image, PIPELINES[name], parameters)}
+        if config.tracking.enabled and not config.train.several:
+            texts["refresh"] = pipeline_yaml(image, refresh, _refresh_defaults(config, parameters))
     for text in texts.values():
         check_pipeline(text, image)
     return [_write(out / f"{name}.yaml", text) for name, text in texts.items()]
@@ -140,6 +144,12 @@ def _component_references(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, component in {"root": spec["root"], **spec["components"]}.items():
         for task, body in component.get("dag", {}).get("tasks", {}).items():
             yield f"{name}/{task}", body["componentRef"]["name"]
+
+
+def _refresh_defaults(config: RunConfig, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What the refresh pipeline shares with the train pipeline; whoever starts it names the new rows."""
+    shared = {name: value for name, value in parameters.items() if name in (*REFRESH_SECTIONS, "name", "seed", "store")}
+    return shared | {"refresh": config.refresh.model_dump_json()}
 
 
 def _cluster_parameters(config: RunConfig) -> dict[str, Any]:

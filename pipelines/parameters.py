@@ -1,16 +1,18 @@
-"""From a run's settings to the parameters of the train pipeline."""
+"""From a run's settings to the parameters of the pipelines."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from mec.config import RunConfig
+from mec.config import DataConfig, RunConfig
 from mec.errors import ConfigError
 from mec.publish.store import store_file
 from mec.tracking.runs import tracking_uri
 
+REFRESH_SECTIONS = ("data", "count", "pretrain", "quantize", "publish", "evaluate", "tracking", "refresh")
 SECTIONS = ("data", "count", "pretrain", "quantize", "publish", "train", "evaluate", "tracking")
 
 
@@ -29,6 +31,42 @@ def section_parameters(config: RunConfig) -> dict[str, Any]:
             for train in config.train.each()
         ]
     return parameters
+
+
+def refresh_parameters(config: RunConfig, new_data: DataConfig, version: str) -> dict[str, Any]:
+    """The parameters of the refresh pipeline that carry settings; see ``pipelines.refresh``.
+
+    Args:
+        config: Settings.
+        new_data: Data section of the new rows.
+        version: Number of the version to refresh; empty: the champion.
+    """
+    sections = {name: getattr(config, name).model_dump_json() for name in REFRESH_SECTIONS}
+    own = {"name": config.name, "seed": config.seed, "store": config.store, "version": version}
+    settings = {name: json.loads(text) for name, text in sections.items()} | {"name": config.name, "seed": config.seed}
+    settings["new_data"] = new_data.model_dump(mode="json")
+    return {**own, **sections, "new_data": new_data.model_dump_json(), "settings": json.dumps(settings)}
+
+
+def refuse_to_refresh(config: RunConfig) -> None:
+    """Refuse a config whose models no refresh can find.
+
+    Raises:
+        ConfigError: Tracking is off, or it names several backbones.
+    """
+    if not config.tracking.enabled:
+        raise ConfigError(
+            "a refresh looks its champion up in the model registry",
+            found="tracking.enabled false",
+            fix="enable tracking, for the train run as well",
+        )
+    if config.train.several:
+        names = ", ".join(f"{config.tracking.model_name or config.name}-{train.model}" for train in config.train.each())
+        raise ConfigError(
+            "one registered model is refreshed at a time",
+            found=names,
+            fix="name its backbone and model, such as --set train.model=pnn --set tracking.model_name=NAME-pnn",
+        )
 
 
 def _branch_tracking(config: RunConfig, backbone: str) -> str:

@@ -32,6 +32,21 @@ MADE_BY = {
 SHARED = ("counts", "vocabulary", "dataset", "pretrained", "codebook", "codes", "publication")
 OWN = ("model", "reference", "evaluation", "registration")
 
+# which step made each output of the refresh pipeline; the outcome is made by the branch that ran
+REFRESH_MADE_BY = {
+    "champion": "champion",
+    "arrivals": "arrivals",
+    "counts": "count",
+    "vocabulary": "extend_vocabulary",
+    "dataset": "encode",
+    "pretrained": "refresh_pretrain",
+    "codes": "recode",
+    "evaluation": "refresh_evaluate",
+    "decision": "decide",
+    "publication": "publish_generation",
+}
+REFRESH_NUMBERS = ("auc_stale", "auc_refreshed", "logloss_stale", "logloss_refreshed")
+
 
 def finish(
     paths: Mapping[str, Path], reused: list[str], facts: Mapping[str, Any], out: Path
@@ -119,6 +134,46 @@ def finish_backbones(
     return summary, _write(summary, page, out)
 
 
+def finish_refresh(
+    outputs: Mapping[str, Any], reused: list[str], facts: Mapping[str, Any], out: Path
+) -> tuple[dict[str, Any], Path]:
+    """Leave the results of a refresh in its directory.
+
+    Args:
+        outputs: Output of the pipeline -> bundle directory; ``outcome``: the last step's JSON.
+        reused: Steps whose earlier results were taken.
+        facts: As in ``finish``.
+        out: The run's directory.
+
+    Returns:
+        The summary: at the top level ``decision``, ``reasons``, ``auc_stale``, ``auc_refreshed``, ``logloss_stale``,
+        ``logloss_refreshed``, ``rows_rewritten`` (0 unless promoted), and of what is in service now ``generation``,
+        ``parent_generation``, ``codebook``, ``model`` and ``model_version``; ``evaluation`` as measured; ``steps``,
+        ``lineage`` and ``bundles`` as in ``finish``. And the path of the report.
+    """
+    outcome = json.loads(outputs["outcome"])
+    paths = {name: path for name, path in outputs.items() if name != "outcome"}
+    # the branch that ran is the one whose step left a bundle last; Kubeflow names its directories by time
+    last = max((out / "kfp").glob("*/*/outcome"), key=lambda path: path.parts[-3])
+    paths["outcome"] = last
+    publication = last.parents[1] / "publish-generation" / "publication"
+    if outcome["decision"] == "promote":
+        paths["publication"] = publication
+    bundles = {name: open_bundle(path, verify=False) for name, path in paths.items()}
+    evaluation = _read(bundles["evaluation"], "evaluation.json")
+    made_by = REFRESH_MADE_BY | {"outcome": last.parent.name.replace("-", "_").rstrip("_0123456789")}
+    summary = {
+        **facts,
+        **{name: _value(evaluation[name]) for name in REFRESH_NUMBERS},
+        **outcome,
+        "evaluation": evaluation,
+        "steps": _steps(paths, {name: step for name, step in made_by.items() if name in paths}, reused),
+        **_places(bundles),
+    }
+    link_bundles(paths, out / "bundles")
+    return summary, _write(summary, bundles["evaluation"].file("report.html").read_text(encoding="utf-8"), out)
+
+
 def all_steps(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The steps of a summary in order, those of several backbones with the backbone's name."""
     steps = dict(summary["steps"])
@@ -199,6 +254,11 @@ def _steps(paths: Mapping[str, Path], made_by: Mapping[str, str], reused: list[s
                 "summary": record["summary"],
             }
     return steps
+
+
+def _value(number: Any) -> float:
+    """A number, or the middle of an interval."""
+    return float(number["value"] if isinstance(number, Mapping) else number)
 
 
 def _read(bundle: Bundle, name: str) -> dict[str, Any]:

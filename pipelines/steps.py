@@ -161,6 +161,7 @@ def backbone_steps(
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         dataset=space.dataset,
         vocabulary=space.vocabulary,
+        pretrained=space.pretrained,
         codebook=space.codebook,
         codes=space.codes,
         model=trained.outputs["model"],

@@ -22,10 +22,11 @@ from rich.table import Column
 from mec.progress import ProgressLine, parse
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_STARTED = re.compile(r"Executing task '([a-z_]+)'")
-_REUSED = re.compile(r"Task ([a-z_]+) cache hit")
+_STARTED = re.compile(r"Executing task '([a-z_0-9-]+)'")
+_REUSED = re.compile(r"Task ([a-z_0-9-]+) cache hit")
 _RAISED = re.compile(r"^mec\.errors\.(\w+: .*)$")
-_FAILED = re.compile(r"Task '[a-z_]+' finished with status FAILURE")
+_FAILED = re.compile(r"Task '[a-z_0-9-]+' finished with status FAILURE")
+_NUMBER = re.compile(r"-\d+$")  # Kubeflow's, on the second task of a component
 _TAIL_LINES = 25
 BRANCH_STEPS = ("train", "reference", "evaluate", "register")  # once per backbone
 
@@ -180,6 +181,7 @@ class RunLog(io.TextIOBase):
 
     def _name(self, step: str) -> str:
         """The step's name; every branch begins its first two steps, later ones only while nothing failed in it."""
+        step = _NUMBER.sub("", step).replace("-", "_")
         if not self._backbones or step not in BRANCH_STEPS:
             return step
         if step in BRANCH_STEPS[:2]:

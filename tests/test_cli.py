@@ -16,7 +16,7 @@ from mec.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-COMMANDS = ["", "run", "compile", "config", "synth", "check-backbone", "version"]
+COMMANDS = ["", "run", "refresh", "history", "rollback", "promote", "compile", "config", "synth", "check-backbone", "version"]
 
 
 def mec(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -148,7 +148,7 @@ def test_config_needs_a_file_or_a_section(config):
 def test_compile_writes_the_yaml(tmp_path):
     image = "registry.example/mec@sha256:" + "0" * 64
     result = CliRunner().invoke(main, ["compile", "--image", image, "--out", str(tmp_path)])
-    paths = [tmp_path / "train.yaml", tmp_path / "train_backbones.yaml"]
+    paths = [tmp_path / f"{name}.yaml" for name in ("train", "train_backbones", "refresh")]
     assert (result.exit_code, result.output.splitlines()) == (0, [str(path) for path in paths])
     for path in paths:
         assert path.read_bytes() == (ROOT / "pipelines" / "compiled" / path.name).read_bytes()

@@ -19,6 +19,7 @@ def register(
     run_id: str,
     dataset: dsl.Input[dsl.Dataset],
     vocabulary: dsl.Input[dsl.Artifact],
+    pretrained: dsl.Input[dsl.Model],
     codebook: dsl.Input[dsl.Model],
     codes: dsl.Input[dsl.Artifact],
     model: dsl.Input[dsl.Model],
@@ -32,9 +33,8 @@ def register(
     from mec.config import TrackingConfig, joined, section
     from mec.tracking.registering import register_step
 
-    settings = joined(name, seed, store, data, count, pretrain, quantize, publish, train, evaluate, tracking)
-    roles = {"dataset": dataset, "vocabulary": vocabulary, "codebook": codebook, "codes": codes, "model": model}
-    roles |= {"publication": publication, "evaluation": evaluation}
-    given: dict[str, Any] = {role: Path(bundle.path) for role, bundle in roles.items()}
-    given |= {"name": name, "store": Path(store), "config_json": settings, "run_id": run_id}
-    register_step(tracking=section(TrackingConfig, tracking), **given, out=Path(registration.path))
+    roles = {"dataset": dataset, "vocabulary": vocabulary, "pretrained": pretrained, "codebook": codebook}
+    roles |= {"codes": codes, "model": model, "publication": publication, "evaluation": evaluation}
+    given: dict[str, Any] = {role: Path(b.path) for role, b in roles.items()} | {"out": Path(registration.path)}
+    given["config_json"] = joined(name, seed, store, data, count, pretrain, quantize, publish, train, evaluate, tracking)
+    register_step(tracking=section(TrackingConfig, tracking), name=name, store=Path(store), run_id=run_id, **given)

@@ -15,6 +15,7 @@ from mec.config.data import (
     SyntheticConfig,
 )
 from mec.config.loading import apply_override, joined, load_config, parse_config, section
+from mec.config.refresh import ArrivalsConfig, BoundsConfig, RefreshConfig
 from mec.config.run import GateConfig, PublishConfig, RunConfig, TrackingConfig
 from mec.config.training import (
     EvaluateConfig,
@@ -27,7 +28,9 @@ from mec.config.training import (
 )
 
 __all__ = [
+    "ArrivalsConfig",
     "BackbonesConfig",
+    "BoundsConfig",
     "CategoricalField",
     "CountConfig",
     "DataConfig",
@@ -42,6 +45,7 @@ __all__ = [
     "PublishConfig",
     "QuantizeConfig",
     "ReferenceConfig",
+    "RefreshConfig",
     "RunConfig",
     "SequenceField",
     "Settings",

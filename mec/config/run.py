@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from mec.config.backbones import BackbonesConfig
 from mec.config.base import Name, Settings
 from mec.config.data import CountConfig, DataConfig
+from mec.config.refresh import RefreshConfig
 from mec.config.training import EvaluateConfig, PretrainConfig, QuantizeConfig
 
 
@@ -46,7 +47,7 @@ class TrackingConfig(Settings):
 
 
 class RunConfig(Settings):
-    """All settings of one run of the train pipeline."""
+    """All settings of one run of the train pipeline, and of the refreshes that follow it."""
 
     name: Name = Field("demo", description="names the run's directory and, by default, the registered model")
     seed: int = Field(0, ge=0, lt=2**31, description="of every random draw")
@@ -62,6 +63,7 @@ class RunConfig(Settings):
     train: BackbonesConfig = BackbonesConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     tracking: TrackingConfig = TrackingConfig()
+    refresh: RefreshConfig = Field(RefreshConfig(), description="read by `mec refresh` only")
 
     @model_validator(mode="after")
     def _codes_fit(self) -> RunConfig:

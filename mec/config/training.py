@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from mec.config.base import Name, Settings
 from mec.quantize.budget import parse_budget
 
-
 MAX_FOLDS = 32  # of pre-training; a batch holds each row's in a byte
 
 
@@ -137,6 +136,11 @@ class QuantizeConfig(Settings):
     num_codewords: int = Field(64, ge=2, le=65_536, description="K, codewords per codebook")
     weights: Literal["none", "sqrt", "log2", "raw"] = Field(
         "sqrt", description="weight of a value in k-means, from its training count n"
+    )
+    reliability: bool | None = Field(
+        None,
+        description="also weigh values by how far models of different folds agree on values as popular; null: where "
+        "pretrain.folds is set",
     )
     min_values: int = Field(1000, ge=1, description="vocabularies smaller than this keep exact vectors")
     head: int = Field(0, ge=0, description="most popular values of each coded vocabulary that keep exact vectors")

@@ -15,7 +15,7 @@ from mec.quantize.codes import Codes
 from mec.quantize.fitting import Codebook
 from mec.quantize.fold_codes import FoldCodes
 from mec.quantize.packing import gather_codes
-from mec.quantize.plan import stream_places
+from mec.quantize.plan import VocabularyPlan, stream_places
 from mec.quantize.storage import DTYPES
 
 Codewords = Literal["frozen", "warm", "random"]
@@ -58,8 +58,9 @@ class CodedEmbedding(nn.Module):
             nn.Parameter(codebooks.coded[n].codewords.to(dtype, copy=True), requires_grad=trained)
             for n in self.coded_names
         )
+        exact = codes.exact if codes is not None and codes.exact else codebooks.exact
         self.exact = nn.ParameterList(
-            nn.Parameter(codebooks.exact[n].to(dtype, copy=True), requires_grad=trained) for n in self.exact_names
+            nn.Parameter(exact[n].to(dtype, copy=True), requires_grad=trained) for n in self.exact_names
         )
         if codewords == "random":
             if codes is not None and codes.head:
@@ -71,11 +72,11 @@ class CodedEmbedding(nn.Module):
             self._randomise()
         self._structures = {n: structure_of(codebooks.coded[n]) for n in self.coded_names}
         self._shapes = {n: (codebooks.num_codes(n), codebooks.bits(n)) for n in self.coded_names}
-        self._spans: dict[str, tuple[int, int, int]] = {}  # vocabulary -> H, values in the stream, V
+        self._plans: dict[str, VocabularyPlan] = {}
+        self._sizes = {n: len(exact[n]) for n in self.exact_names}  # vocabulary -> V
         for i, name in enumerate(self.coded_names if codes is not None else []):
             assert codes is not None
-            facts = codes.facts(name)
-            self._spans[name] = facts["head"], facts["coded"], facts["size"]
+            self._plans[name], self._sizes[name] = codes.plan(name), codes.size(name)
             self.register_buffer(f"packed_{i}", torch.from_numpy(codes.packed[name]), persistent=False)
             if name in codes.head:
                 self.register_buffer(f"head_{i}", codes.head[name], persistent=False)
@@ -111,8 +112,11 @@ class CodedEmbedding(nn.Module):
             return self._exact_rows(self.exact_names.index(vocabulary), ids, fold)
         index = self.coded_names.index(vocabulary)
         num_codes, bits = self._shapes[vocabulary]
-        head, coded, size = self._spans[vocabulary]
-        places = ids if coded == size else stream_places(ids, head, coded)
+        plan, size = self._plans[vocabulary], self._sizes[vocabulary]
+        head, coded = plan.head, plan.coded(size)
+        places = ids
+        if coded < size:
+            places = stream_places(ids, head, coded, plan.tail(size), plan.base or None)
         if fold is not None:
             places = places + fold * coded
         packed = self.get_buffer(f"packed_{index}" if fold is None else f"fold_packed_{index}")
@@ -140,6 +144,10 @@ class CodedEmbedding(nn.Module):
         for i, name in enumerate(self.exact_names):
             self.register_buffer(f"fold_exact_{i}", folds.exact[name], persistent=False)
 
+    def size(self, vocabulary: str) -> int:
+        """V of one vocabulary, as many as there are rows for."""
+        return self._sizes[vocabulary]
+
     def codebook(self, vocabulary: str) -> Codebook:
         """The codebook of one coded vocabulary, with the codewords as they are now, in float32."""
         codewords = self.codewords[self.coded_names.index(vocabulary)].float()
@@ -151,7 +159,7 @@ class CodedEmbedding(nn.Module):
         First-order weights are column 0 of codewords and rows; ``rows`` are those of small vocabularies and of heads.
         """
         float_bytes = DTYPES[self.floats].itemsize
-        heads = [self.get_buffer(f"head_{i}") for i, n in enumerate(self.coded_names) if self._spans[n][0]]
+        heads = [self.get_buffer(f"head_{i}") for i, n in enumerate(self.coded_names) if self._plans[n].head]
         return {
             "codes": sum(self.get_buffer(f"packed_{i}").numel() for i in range(len(self.coded_names))),
             "codebooks": sum(c.numel() for c in self.codewords) * float_bytes,

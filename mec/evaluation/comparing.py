@@ -14,7 +14,7 @@ from mec.evaluation.bootstrap import paired_bootstrap
 from mec.evaluation.figure_style import COMPRESSED, FULL, GREY, INK, house_style, new_figure, to_png
 from mec.evaluation.metrics import Floats, Labels
 from mec.evaluation.report import backbone_name, markdown_page, page
-from mec.evaluation.report_tables import ABSENT, Row, Table
+from mec.evaluation.table import ABSENT, Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mec.bundle import Bundle, BundleDraft, open_bundle, write_bundle, write_json
 from mec.config import EvaluateConfig
@@ -18,6 +19,7 @@ from mec.data.vocabulary import Vocabularies
 from mec.errors import BundleError
 from mec.evaluation import formatting as fmt
 from mec.evaluation.byte_accounting import full_bytes, value_map_bytes, vocabulary_bytes
+from mec.evaluation.coverage import coverage
 from mec.evaluation.figures import draw_figures
 from mec.evaluation.latency import full_table_lookup, lookup_latency
 from mec.evaluation.measuring import Logits, evaluate_predictions
@@ -92,6 +94,7 @@ def evaluate_step(
         vocabularies = Vocabularies(bundles["vocabulary"])
         _check_vocabulary(rows.layout, vocabularies)
         plans = _plans(bundles["model"], bundles["codebook"], bundles["codes"])
+        counts = {name: vocabularies.counts(name) for name, _ in rows.layout.vocabularies}
         evaluation = evaluate_predictions(
             valid_labels=valid_labels,
             test_labels=test_labels,
@@ -100,12 +103,14 @@ def evaluate_step(
             slicings=slice_rows(
                 rows.batches("test", evaluate.batch_size),
                 rows.layout,
-                {name: vocabularies.counts(name) for name, _ in rows.layout.vocabularies},
+                counts,
                 plans,
             ),
         )
         evaluation |= _describe(bundles["model"], plans)
         evaluation |= _account(compressed, bundles["codebook"], plans, vocabularies)
+        if plans:
+            evaluation["compression_diagnostics"] = _diagnose(bundles["codebook"], plans, rows.layout, counts)
         if evaluate.latency_rows:
             evaluation["latency"] = _latency(
                 compressed, full, rows, evaluate.latency_rows, evaluation["embedding_dim"], seed
@@ -155,10 +160,10 @@ def _plans(model: Bundle, codebook: Bundle, codes: Bundle) -> dict[str, Vocabula
     result = {}
     for name, book in codebook.extra["coded"].items():
         stream = codes.extra["vocabularies"][name]
-        end = stream["head"] + stream["coded"]
-        result[name] = VocabularyPlan(
-            book["structure"], book["num_codes"], book["num_codewords"], stream["head"], tail_start=end
-        )
+        base = stream.get("base", stream["size"])  # of an extended vocabulary: what head and tail were planned on
+        end = stream["head"] + stream["coded"] - (stream["size"] - base)
+        shape = book["structure"], book["num_codes"], book["num_codewords"]
+        result[name] = VocabularyPlan(*shape, stream["head"], tail_start=end, base=stream.get("base", 0))
     return result
 
 
@@ -186,6 +191,25 @@ def _account(
         "ratio": full / sum(parts.values()),
         "value_map_bytes": value_map_bytes({name: vocabularies.values(name) for name, _ in model.layout.vocabularies}),
         "bytes_by_vocabulary": [entry.to_json() for entry in by_vocabulary],
+    }
+
+
+def _diagnose(
+    codebook: Bundle,
+    plans: Mapping[str, VocabularyPlan],
+    layout: FieldLayout,
+    counts: Mapping[str, NDArray[np.int64]],
+) -> dict[str, Any]:
+    """What the codebook's bundle says of its codes, of how a budget was spent and of pre-training's folds."""
+    extra = codebook.extra
+    return {
+        "vocabularies": {
+            name: facts | {key: extra["coded"][name][key] for key in ("structure", "num_codewords")}
+            for name, facts in extra["diagnostics"].items()
+        },
+        "coverage": coverage({name: counts[name][:size] for name, size in layout.vocabularies}, plans),
+        "allocation": extra.get("allocation"),
+        "folds": extra.get("pretrain_folds"),
     }
 
 

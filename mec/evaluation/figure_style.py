@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 from mec.evaluation import formatting as fmt
+from mec.evaluation.byte_accounting import PARTS
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart by colour-blind readers.
@@ -97,6 +99,15 @@ def to_png(figure: Figure) -> bytes:
     stream = BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
+
+
+def stack_parts(axes: Axes, y: str | int, parts: Mapping[str, int], scale: float, height: float) -> None:
+    """One bar of bytes by part, ``scale`` bytes per unit of the axis."""
+    left = 0.0
+    for part in PARTS:
+        if parts.get(part):
+            axes.barh(y, parts[part] / scale, left=left, color=PART_COLORS[part], height=height)
+            left += parts[part] / scale
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mec.evaluation import compression_figures
 from mec.evaluation import formatting as fmt
 from mec.evaluation.byte_accounting import PART_NAMES, PARTS
 from mec.evaluation.figure_style import (
@@ -22,6 +22,7 @@ from mec.evaluation.figure_style import (
     new_figure,
     short_count,
     short_name,
+    stack_parts,
     swatch,
     to_png,
 )
@@ -42,9 +43,9 @@ def draw_figures(evaluation: Evaluation) -> dict[str, bytes]:
         evaluation: What ``evaluation.json`` holds; without a reference only the model itself is drawn.
 
     Returns:
-        Name (``roc``, ``calibration``, ``bytes``, ``popularity``) -> PNG.
+        Name (``roc``, ``calibration``, ``bytes``, ``popularity``, ``distortion``, ``budget``) -> PNG.
     """
-    drawings: dict[str, Callable[[Evaluation], Figure]] = {}
+    drawings = compression_figures.drawings(evaluation)
     if "roc" in evaluation:
         drawings["roc"] = _roc
     if "reliability" in evaluation:
@@ -154,7 +155,7 @@ def _bytes(evaluation: Evaluation) -> Figure:
     total = sum(evaluation["bytes"].values())
     scale, unit = byte_unit(evaluation["full_bytes"])
     top.barh(["full table", "compressed"], [evaluation["full_bytes"] / scale, 0], color=FULL, height=0.62)
-    _stack(top, "compressed", evaluation["bytes"], scale, 0.62)
+    stack_parts(top, "compressed", evaluation["bytes"], scale, 0.62)
     for y, size in enumerate((evaluation["full_bytes"], total)):
         top.annotate(fmt.human_bytes(size), (size / scale, y), xytext=(5, 0), textcoords="offset points", va="center")
     top.set(xlim=(0, 1.16 * max(evaluation["full_bytes"], total) / scale), xlabel=unit)
@@ -164,7 +165,7 @@ def _bytes(evaluation: Evaluation) -> Figure:
     widest = 0.0
     for y, row in enumerate(rows):
         size = sum(_parts(row).values())
-        _stack(bottom, y, _parts(row), scale, 0.68)
+        stack_parts(bottom, y, _parts(row), scale, 0.68)
         note = fmt.human_bytes(size)
         note += f"  ({fmt.ratio(row['full'] / size)} fewer)" if row["codes"] else "  (exact)"
         bottom.annotate(note, (size / scale, y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
@@ -251,14 +252,6 @@ def _points(
         [x + shift for x, _ in shown], y, yerr=np.clip([low, high], 0, None), fmt=marker, color=color, label=label,
         markersize=5, markerfacecolor=color if marker == "o" else "white", elinewidth=1.1, capsize=2.5,
     )  # fmt: skip
-
-
-def _stack(axes: Axes, y: str | int, parts: dict[str, int], scale: float, height: float) -> None:
-    left = 0.0
-    for part in PARTS:
-        if parts.get(part):
-            axes.barh(y, parts[part] / scale, left=left, color=PART_COLORS[part], height=height)
-            left += parts[part] / scale
 
 
 def _largest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

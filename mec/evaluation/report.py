@@ -12,7 +12,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from mec.evaluation import formatting as fmt
-from mec.evaluation.report_tables import Summary, Table, tables_of
+from mec.evaluation.report_tables import tables_of
+from mec.evaluation.table import Summary, Table
 
 _CSS_PER_PIXEL = 0.7  # figures are drawn for twice a screen's resolution, nearly
 
@@ -31,6 +32,8 @@ _FIGURES = {  # in order, with alternative texts
     "bytes": "Bytes by part and vocabulary",
     "popularity": "AUC by popularity in training",
     "calibration": "Reliability diagram and histogram of predictions",
+    "distortion": "Variance explained and distortion by popularity, by vocabulary",
+    "budget": "Share of the byte budget and of the distortion, by vocabulary",
     "comparison": "AUC of each backbone, and its difference to the best, with intervals",
 }
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from mec.evaluation import compression_tables as compression
 from mec.evaluation import formatting as fmt
 from mec.evaluation.byte_accounting import PART_NAMES, PARTS
+from mec.evaluation.table import ABSENT, Row, Summary, Table
 
-Summary = Mapping[str, Any]
-
-ABSENT = "\N{EN DASH}"
 _SLICES_NOTE = (
     "A value is head if more frequent values make up less than 50 % of its vocabulary's training impressions, "
     "torso if less than 90 %, else tail; unseen is out of vocabulary. A row belongs to the slice "
@@ -20,29 +18,12 @@ _SLICES_NOTE = (
 _PAIRED_NOTE = " AUC differences are paired, with DeLong's 95 % interval."
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells are text already; the first ``text_columns`` columns are aligned left."""
-
-    title: str
-    heads: Sequence[str]
-    rows: list[Row]
-    note: str = ""
-    text_columns: int = 1
-
-
-@dataclass(frozen=True)
-class Row:
-    """One table row; the first cell is its heading."""
-
-    cells: Sequence[str]
-    css: str = field(default="")
-
-
 def tables_of(summary: Summary) -> list[Table]:
     """Every table that the summary has the numbers for, in the report's order."""
-    tables = [_metrics_table, _slices_table, _bytes_table, _vocabularies_table, _latency_table]
-    tables += [steps_table, _lineage_table]
+    tables = [_metrics_table, _slices_table, _bytes_table, _vocabularies_table]
+    tables += [compression.budget_table, compression.coverage_table, compression.distortion_table]
+    tables += [compression.codewords_table, compression.overlap_table, compression.neighbours_table]
+    tables += [compression.folds_table, _latency_table, steps_table, _lineage_table]
     return [table for make in tables if (table := make(summary)) is not None]
 
 

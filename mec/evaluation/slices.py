@@ -55,15 +55,21 @@ def value_slices(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
     Returns:
         (V,) index into ``POPULARITY``.
     """
-    known = counts.copy()
-    known[OOV_ID] = 0
-    distinct, inverse, num_values = np.unique(known, return_inverse=True, return_counts=True)
-    impressions = distinct * num_values
-    above = impressions[::-1].cumsum()[::-1] - impressions  # impressions of more frequent values
-    total = max(int(impressions.sum()), 1)
-    names = np.where(above < HEAD_SHARE * total, 3, np.where(above < TORSO_SHARE * total, 2, 1))
-    names[distinct == 0] = 0
-    return names[inverse].astype(np.uint8)
+    ordered = counts[1:] if is_by_popularity(counts) else -np.sort(-counts[1:])
+    total = int(ordered.sum())
+    above = ordered.cumsum() - ordered  # impressions of the values before, the last of equal count decides for all
+    slices = (counts > 0).astype(np.uint8)
+    for share in (TORSO_SHARE, HEAD_SHARE):
+        num_popular = int(np.count_nonzero(above < share * total))
+        if num_popular:
+            slices += counts >= max(int(ordered[num_popular - 1]), 1)
+    slices[OOV_ID] = 0
+    return slices
+
+
+def is_by_popularity(counts: NDArray[np.int64]) -> bool:
+    """Whether (V,) training counts do not rise from id to id, id 0 aside, as in every new vocabulary."""
+    return bool((counts[2:] <= counts[1:-1]).all())
 
 
 def slice_rows(

@@ -1,4 +1,4 @@
-"""One publisher at a time per online store."""
+"""One publisher at a time per online store, one refresh at a time per model."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ LOCK_WAIT_S = 10.0
 
 
 @contextmanager
-def publisher_lock(path: Path, *, wait_s: float | None = None) -> Iterator[None]:
+def publisher_lock(path: Path, *, wait_s: float | None = None, who: str = "publisher") -> Iterator[None]:
     """Hold the store's lock file; the operating system frees it when the holder dies.
 
-    The holder's pid, host and start stand in ``<path>.json``, for the error another publisher gets.
+    The holder's pid, host and start stand in ``<path>.json``, for the error another one gets.
 
     Args:
         path: The lock file.
         wait_s: Seconds to wait for another publisher, ``LOCK_WAIT_S`` by default.
+        who: What holders of this file do, for the error.
 
     Raises:
         PublishError: Another publisher holds the lock (it is named), or the file cannot be made.
@@ -44,15 +45,15 @@ def publisher_lock(path: Path, *, wait_s: float | None = None) -> Iterator[None]
         lock.acquire()
     except Timeout:
         raise PublishError(
-            f"another publisher holds {path}, after {wait_s:g} s of waiting",
+            f"another {who} holds {path}, after {wait_s:g} s of waiting",
             found=_read_holder(holder),
-            fix="wait until it ends, then run this step again",
+            fix="wait until it ends, then run this again",
         ) from None
     except OSError as error:
         raise PublishError(
-            f"cannot make the publisher's lock file {path}",
+            f"cannot make the {who}'s lock file {path}",
             found=error.strerror,
-            fix="make its directory writable for the user that publishes",
+            fix="make its directory writable for the user that runs this",
         ) from error
     try:
         me = {

@@ -22,14 +22,19 @@ class ValueRows:
     Attributes:
         codes: (coded, n) uint8, packed codes by place in the stream.
         head: (H, W x bytes per float) uint8, exact rows of ids 1 to H.
+        tail: Values that share id 0's code.
+        base: Ids that head and tail were planned on; None: all.
     """
 
     codes: NDArray[np.uint8]
     head: NDArray[np.uint8]
+    tail: int = 0
+    base: int | None = None
 
     def places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of ``codes`` that ids (N,) read; without a meaning for the head's."""
-        places: NDArray[np.int64] = stream_places(torch.from_numpy(ids), len(self.head), len(self.codes)).numpy()
+        found = stream_places(torch.from_numpy(ids), len(self.head), len(self.codes), self.tail, self.base)
+        places: NDArray[np.int64] = found.numpy()
         return places
 
     def in_head(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -59,4 +64,5 @@ class CodesFiles:
         bits = facts["bits_per_code"]
         codes = unpack(self._packed[vocabulary], facts["coded"], facts["num_codes"], bits)  # (coded, M)
         head = self._head[vocabulary].view(np.uint8) if facts["head"] else np.zeros((0, 0), np.uint8)
-        return ValueRows(row_bytes(codes, bits), head)
+        tail = facts["size"] - facts["head"] - facts["coded"]
+        return ValueRows(row_bytes(codes, bits), head, tail, facts.get("base"))

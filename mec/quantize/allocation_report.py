@@ -50,6 +50,7 @@ def allocation_json(budget_bytes: int, shares: Mapping[str, VocabularyShare]) ->
         "distortion": distortion,
         "vocabularies": {
             name: {
+                "size": share.size,
                 "plan": _plan_json(share.choice.plan),
                 "bytes": dict(share.parts),
                 "distortion": share.choice.distortion,

@@ -1,4 +1,8 @@
-"""The codes bundle: per coded vocabulary a packed bit stream and the head's exact rows, bound to one codebook."""
+"""The codes bundle: per coded vocabulary a packed bit stream and the head's exact rows, bound to one codebook.
+
+A refresh under a frozen codebook appends values and moves exact rows: its generation holds its own sizes, and the rows
+of all vocabularies without codes in place of the codebook's.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ from mec.quantize.storage import DTYPES
 
 CODES_FILE = "codes.safetensors"
 HEAD_FILE = "head.safetensors"
+EXACT_FILE = "exact.safetensors"
 _CHECK_ROWS = 1 << 18  # a multiple of 8, so that each part starts on a byte
 
 
@@ -38,6 +43,10 @@ class Codes:
         uuid: Of the bundle; empty before there is one.
         head: Vocabulary -> (H, D + 1) exact rows of ids 1 to H, as the codebook stores floats; where H is above 0.
         tail_start: Vocabulary -> first id that shares id 0's code; where there is such a tail.
+        sizes: Coded vocabulary -> V of this generation; the codebook's layout for those left out.
+        bases: Coded vocabulary -> ids that head and tail were planned on; where V has grown beyond them.
+        exact: Vocabulary without codes -> (V, D + 1) rows of this generation, as the codebook stores floats; empty
+            where the codebook's own are in service.
     """
 
     codebooks: Codebooks
@@ -47,6 +56,9 @@ class Codes:
     uuid: str = ""
     head: Mapping[str, Tensor] = field(default_factory=dict)
     tail_start: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    bases: Mapping[str, int] = field(default_factory=dict)
+    exact: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def open(cls, bundle: Bundle | Path, codebooks: Codebooks) -> Codes:
@@ -69,11 +81,26 @@ class Codes:
                 )
         packed = safetensors.numpy.load_file(bundle.file(CODES_FILE))
         head = safetensors.torch.load_file(bundle.file(HEAD_FILE))
-        _check_head(extra["vocabularies"], head, codebooks, bundle.path)
-        ends = {name: f["head"] + f["coded"] for name, f in extra["vocabularies"].items()}
-        tail_start = {name: end for name, end in ends.items() if end < extra["vocabularies"][name]["size"]}
-        generations = extra["generation"], extra["parent_generation"]
-        codes = cls(codebooks, packed, *generations, bundle.uuid, head, tail_start)
+        exact = safetensors.torch.load_file(bundle.file(EXACT_FILE)) if "exact" in extra else {}
+        stated: dict[str, dict[str, int]] = extra["vocabularies"]
+        _check_head(stated, head, codebooks, bundle.path)
+        if exact:
+            _check_exact(exact, codebooks, bundle.path)
+        bases = {name: f["base"] for name, f in stated.items() if "base" in f}
+        planned = {name: bases.get(name, f["size"]) for name, f in stated.items()}
+        ends = {name: f["head"] + f["coded"] - f["size"] + planned[name] for name, f in stated.items()}
+        codes = cls(
+            codebooks,
+            packed,
+            extra["generation"],
+            extra["parent_generation"],
+            bundle.uuid,
+            head,
+            {name: end for name, end in ends.items() if end < planned[name]},
+            {name: f["size"] for name, f in stated.items() if name in codebooks.coded},
+            bases,
+            exact,
+        )
         facts = {name: codes.facts(name) for name in codebooks.coded}
         lengths = {name: packed_bytes(f["coded"], f["num_codes"], f["bits_per_code"]) for name, f in facts.items()}
         found = {name: len(stream) for name, stream in packed.items()}
@@ -92,6 +119,9 @@ class Codes:
         assert self.codebooks.uuid
         safetensors.numpy.save_file(dict(self.packed), draft.path / CODES_FILE)
         safetensors.torch.save_file(dict(self.head), draft.path / HEAD_FILE)
+        if self.exact:
+            safetensors.torch.save_file(dict(self.exact), draft.path / EXACT_FILE)
+            draft.extra["exact"] = {name: len(rows) for name, rows in self.exact.items()}
         draft.extra |= {
             "codebook": self.codebooks.uuid,
             "space": self.codebooks.space,
@@ -104,22 +134,31 @@ class Codes:
         """How one coded vocabulary is stored."""
         book = self.codebooks.coded[vocabulary]
         head = len(self.head[vocabulary]) if vocabulary in self.head else 0
-        return VocabularyPlan(
-            structure_of(book), book.num_codes, book.num_codewords, head, self.tail_start.get(vocabulary, 0)
-        )
+        tail_start, base = self.tail_start.get(vocabulary, 0), self.bases.get(vocabulary, 0)
+        return VocabularyPlan(structure_of(book), book.num_codes, book.num_codewords, head, tail_start, base)
+
+    def size(self, vocabulary: str) -> int:
+        """V of one vocabulary, coded or not, in this generation."""
+        if vocabulary in self.exact:
+            return len(self.exact[vocabulary])
+        return self.sizes.get(vocabulary, self.codebooks.layout.size(vocabulary))
 
     def facts(self, vocabulary: str) -> dict[str, int]:
-        """Size V, codes per value M, bits per code, H and values in the stream of one coded vocabulary."""
-        plan, size = self.plan(vocabulary), self.codebooks.layout.size(vocabulary)
+        """Size V, codes per value M, bits per code, H and values in the stream of one coded vocabulary.
+
+        Where it has grown, ``base`` too, the ids that head and tail were planned on.
+        """
+        plan, size = self.plan(vocabulary), self.size(vocabulary)
         shape = {"size": size, "num_codes": plan.num_codes, "bits_per_code": plan.bits}
-        return shape | {"head": plan.head, "coded": plan.coded(size)}
+        span = {"head": plan.head, "coded": plan.coded(size)}
+        return shape | span | ({"base": plan.base} if plan.base else {})
 
     def unpacked(self, vocabulary: str) -> NDArray[np.int32]:
         """(V, M) codes of one coded vocabulary: the tail's are those of id 0; so are the head's, which mean nothing."""
-        facts = self.facts(vocabulary)
-        stream = unpack(self.packed[vocabulary], facts["coded"], facts["num_codes"], facts["bits_per_code"])
-        places = stream_places(torch.arange(facts["size"]), facts["head"], facts["coded"]).numpy()
-        codes: NDArray[np.int32] = stream[places]
+        plan, size = self.plan(vocabulary), self.size(vocabulary)
+        stream = unpack(self.packed[vocabulary], plan.coded(size), plan.num_codes, plan.bits)
+        places = stream_places(torch.arange(size), plan.head, plan.coded(size), plan.tail(size), plan.base or None)
+        codes: NDArray[np.int32] = stream[places.numpy()]
         return codes
 
     def _check_range(self, vocabulary: str, path: Path) -> None:
@@ -146,7 +185,9 @@ def _check_head(
 ) -> None:
     """Refuse spans of ids that are not in their vocabulary, and head rows that the manifest does not state."""
     for name, facts in vocabularies.items():
-        if not (facts.get("head", -1) >= 0 < facts.get("coded", 0) <= facts["size"] - facts["head"]):
+        size, base = facts["size"], facts.get("base", facts["size"])
+        num_head, coded = facts.get("head", -1), facts.get("coded", 0)
+        if not (num_head >= 0 < coded - (size - base) <= base - num_head and base <= size):
             raise BundleError(
                 f"{path}: vocabulary {name!r} does not say how many exact rows and codes it has",
                 found=dict(facts),
@@ -160,4 +201,20 @@ def _check_head(
             f"the exact rows in {path} are not those that its manifest and codebook state: {wanted}",
             found=found,
             fix="run the quantize step again",
+        )
+
+
+def _check_exact(exact: Mapping[str, Tensor], codebooks: Codebooks, path: Path) -> None:
+    """Refuse exact rows that are not those of all vocabularies without codes, at least as many as the codebook has."""
+    least = {name: (len(rows), rows.shape[1], rows.dtype) for name, rows in codebooks.exact.items()}
+    found = {name: (len(rows), rows.shape[-1], rows.dtype) for name, rows in exact.items()}
+    fits = least.keys() == found.keys() and all(
+        rows.ndim == 2 and found[name][0] >= least[name][0] and found[name][1:] == least[name][1:]
+        for name, rows in exact.items()
+    )
+    if not fits:
+        raise BundleError(
+            f"the exact rows in {path} are not those of the vocabularies without codes: {least} or more rows",
+            found=found,
+            fix="run the recode step again",
         )

@@ -20,6 +20,7 @@ from mec.quantize.fitting import Codebook, fit_codebook
 from mec.quantize.packing import pack
 from mec.quantize.plan import VocabularyPlan
 from mec.quantize.storage import stored
+from mec.quantize.value_probe import ValueProbe
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def code_table(
     seed: int,
     watch: FitWatch,
     coded: Callable[[int], None],
+    probe: ValueProbe | None = None,
 ) -> CodedTable:
     """Fit a codebook, round it as it is stored, and code with what was rounded.
 
@@ -63,16 +65,31 @@ def code_table(
         seed: Of all random draws.
         watch: Of the fit.
         coded: Told how many more values were coded.
+        probe: Shown every value's row as it was trained and as it is served.
 
     Raises:
         ConfigError: More codes than floats in a vector, or a float that cannot be stored.
         TrainingError: None of the values to code was seen in training, or a loss term is not finite.
     """
     size, chunk_rows = len(rows), settings.chunk_rows
-    variance = _variance(rows, weights, chunk_rows)
+    center = ((weights @ rows).double() / weights.double().sum()).float()
+    variance = 0.0
+    for start in range(0, size, chunk_rows):
+        part = slice(start, start + chunk_rows)
+        spreads = (rows[part] - center).square().sum(1) * weights[part]
+        variance += float(spreads.sum(dtype=torch.float64))
+        if probe is not None:
+            probe.see_spreads(start, spreads)
+
+    def distortion_of(first: int, values: Tensor, decoded: Tensor, value_weights: Tensor) -> float:
+        errors = (values - decoded).square().sum(1) * value_weights
+        if probe is not None:
+            probe.see_coded(first, values, decoded, errors)
+        return float(errors.sum(dtype=torch.float64))
+
     head_rows, tail = rows[1 : 1 + plan.head], slice(plan.head + plan.coded(size), size)
     head = stored(head_rows, settings.floats, f"a row of vocabulary {name!r}").clone()
-    head_errors = _weighted_errors(head_rows, head.float(), weights[1 : 1 + plan.head])
+    head_errors = distortion_of(1, head_rows, head.float(), weights[1 : 1 + plan.head])
     own, own_weight = rows[:1].clone(), weights[:1].clone()
     # In place: what is coded is then one range of rows, and a copy would double the memory.
     rows[plan.head], weights[plan.head] = shared_row(own, own_weight, rows[tail], weights[tail])
@@ -94,14 +111,15 @@ def code_table(
         found = book.encode(points[part])
         codes[part] = found.numpy()
         first = 1 if start == 0 else 0  # id 0's own row is not the one that was coded
-        distortion += _weighted_errors(points[part][first:], book.decode(found[first:]), point_weights[part][first:])
+        distortion += distortion_of(
+            plan.head + start + first, points[part][first:], book.decode(found[first:]), point_weights[part][first:]
+        )
         coded(len(found))
     shared = book.decode(torch.from_numpy(codes[:1].astype(np.int64)))  # (1, W)
-    distortion += _weighted_errors(own, shared, own_weight)
-    for part_rows, part_weights in zip(
-        torch.split(rows[tail], chunk_rows), torch.split(weights[tail], chunk_rows), strict=True
-    ):
-        distortion += _weighted_errors(part_rows, shared, part_weights)
+    distortion += distortion_of(OOV_ID, own, shared, own_weight)
+    for start in range(tail.start, size, chunk_rows):
+        part = slice(start, start + chunk_rows)
+        distortion += distortion_of(start, rows[part], shared, weights[part])
     live, perplexity = usage(codes, plan.num_codewords)
     sizes = plan.serving_bytes(size, rows.shape[1], settings.float_bytes)
     quality = CodingQuality(
@@ -127,13 +145,3 @@ def shared_row(own: Tensor, own_weight: Tensor, tail: Tensor, weights: Tensor) -
         return own[0], own_weight[0]
     mean = (own_weight @ own).double() + (weights @ tail).double()
     return (mean / total).float(), total.float()
-
-
-def _weighted_errors(rows: Tensor, decoded: Tensor, weights: Tensor) -> float:
-    return float(((rows - decoded).square().sum(1) * weights).sum(dtype=torch.float64))
-
-
-def _variance(rows: Tensor, weights: Tensor, chunk_rows: int) -> float:
-    center = ((weights @ rows).double() / weights.double().sum()).float()
-    parts = zip(torch.split(rows, chunk_rows), torch.split(weights, chunk_rows), strict=True)
-    return sum(float(((part - center).square().sum(1) * w).sum(dtype=torch.float64)) for part, w in parts)

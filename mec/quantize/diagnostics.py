@@ -1,14 +1,20 @@
-"""How well a codebook codes a vocabulary: usage of its codewords and variance explained."""
+"""How well a codebook codes a vocabulary: codewords used, variance explained by popularity, neighbours kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from mec.evaluation.slices import POPULARITY
+from mec.quantize.neighbours import compare_neighbours
+from mec.quantize.value_probe import ValueProbe
+
 _DECIMALS = 6
+_NAME_LENGTH = 60  # characters of a value in tables
 
 
 @dataclass(frozen=True)
@@ -75,3 +81,38 @@ def usage(codes: NDArray[np.integer], num_codewords: int) -> tuple[tuple[int, ..
         live.append(len(shares))
         perplexity.append(float(np.exp(-np.sum(shares * np.log(shares)))))
     return tuple(live), tuple(perplexity)
+
+
+def diagnostics_json(
+    quality: CodingQuality, probe: ValueProbe, counts: NDArray[np.int64], values: Callable[[], pa.Array]
+) -> dict[str, object]:
+    """What a codebook bundle keeps for people about one coded vocabulary.
+
+    Args:
+        quality: Of its coding.
+        probe: Shown all its values.
+        counts: (V,) training counts by id.
+        values: Gives the (V,) values by id.
+
+    Returns:
+        JSON value: the quality's, ``slices`` by popularity and ``neighbours`` (None for fewer than two values seen).
+    """
+    ids = probe.sample
+    column = values().take(pa.array(ids))  # the whole column is held while this line runs, at most
+    texts = dict(zip(ids.tolist(), column, strict=True))
+    neighbours = compare_neighbours(
+        ids,
+        counts[ids],
+        [POPULARITY[index] for index in probe.slices[ids]],
+        probe.exact[:, 1:],  # column 0 is the first-order weight
+        probe.decoded[:, 1:],
+        lambda chosen: [_text(texts[value].as_py()) for value in chosen.tolist()],
+    )
+    slices = {name: part.to_json() for name, part in probe.by_popularity().items()}
+    return quality.to_json() | {"slices": slices, "neighbours": neighbours}
+
+
+def _text(value: object) -> str:
+    """A value in a table; null is a value like any other."""
+    text = "null" if value is None else str(value)
+    return text if len(text) <= _NAME_LENGTH else text[: _NAME_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -3,6 +3,9 @@
 Ids are in order of decreasing training count, id 0 being the unknown and rare values. The bit stream of a vocabulary
 holds ``coded`` codes: place 0 is id 0's, id i of head < i < tail_start has place i - head. All ids from ``tail_start``
 on read place 0, and ids 1 to ``head`` have rows of their own instead.
+
+A refresh appends values, whatever their counts. Head and tail stay as they were planned on the first ``base`` ids, and
+each id from ``base`` on has a code of its own, behind all others in the stream.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ class VocabularyPlan:
         num_codes: M.
         num_codewords: K.
         head: H; ids 1 to H keep exact rows.
-        tail_start: Ids from here on share id 0's code, above H; V, or 0, where there is no tail.
+        tail_start: Ids from here on share id 0's code, above H; the base, or 0, where there is no tail.
+        base: Ids that head and tail were planned on; 0: all V.
     """
 
     structure: Structure
@@ -39,16 +43,22 @@ class VocabularyPlan:
     num_codewords: int
     head: int = 0
     tail_start: int = 0
+    base: int = 0
 
     def coded(self, size: int) -> int:
         """Values with a code of their own in the stream of V = ``size`` values, id 0 included: at least 1."""
-        coded = (self.tail_start or size) - self.head
-        assert 0 <= self.head <= size - coded < size, f"{self} does not fit {size} values"
-        return coded
+        base = self.base or size
+        planned = (self.tail_start or base) - self.head
+        assert 0 <= self.head <= base - planned < base <= size, f"{self} does not fit {size} values"
+        return planned + size - base
+
+    def tail(self, size: int) -> int:
+        """How many of V = ``size`` values share id 0's code."""
+        return size - self.head - self.coded(size)
 
     def has_tail(self, size: int) -> bool:
         """Whether some of V = ``size`` values share id 0's code."""
-        return self.head + self.coded(size) < size
+        return self.tail(size) > 0
 
     @property
     def bits(self) -> int:
@@ -74,19 +84,32 @@ class VocabularyPlan:
         }
 
 
-def stream_places(ids: Tensor, head: int, coded: int) -> Tensor:
+def stream_places(ids: Tensor, head: int, coded: int, tail: int = 0, base: int | None = None) -> Tensor:
     """Places in the bit stream of some values.
 
     Args:
         ids: (N,) integers in [0, V), on any device.
         head: H.
         coded: Values in the stream.
+        tail: Values that share id 0's code; only read with a base.
+        base: Ids that head and tail were planned on; None: all of them.
 
     Returns:
         (N,) of the type of ``ids``, in [0, coded); 0 for ids of the tail and, without a meaning, for those of the head.
     """
     places = ids - head
-    return torch.where((places > 0) & (places < coded), places, 0)
+    if base is None:
+        return torch.where((places > 0) & (places < coded), places, 0)
+    own = torch.where((places > 0) & (ids < base - tail), places, 0)
+    return torch.where(ids >= base, places - tail, own)
+
+
+def stream_ids(plan: VocabularyPlan, size: int) -> Tensor:
+    """(coded,) int64, the id of every place in the stream of V = ``size`` values; place 0 is id 0's."""
+    base = plan.base or size
+    planned = torch.arange(plan.head, plan.tail_start or base)
+    planned[0] = 0
+    return torch.cat([planned, torch.arange(base, size)])
 
 
 def settings_plan(settings: QuantizeConfig, size: int, counts: NDArray[np.int64]) -> VocabularyPlan | None:

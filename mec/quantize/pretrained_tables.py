@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from numpy import int64
 from numpy.typing import NDArray
@@ -12,7 +13,9 @@ from mec.bundle import Bundle
 from mec.config import QuantizeConfig
 from mec.data.layout import FieldLayout
 from mec.data.vocabulary import Vocabularies
-from mec.errors import BundleError, TrainingError
+from mec.errors import BundleError, ConfigError, TrainingError
+from mec.fold_training import FoldTables
+from mec.quantize.reliability import popularity_ranges, reliability
 from mec.quantize.weights import popularity_weights
 
 TABLES_FILE = "tables.safetensors"
@@ -99,4 +102,31 @@ class PretrainedTables:
                 found="counts of 0",
                 fix="count the training split again",
             )
-        return torch.from_numpy(popularity_weights(counts, self._quantize.weights))
+        weights = popularity_weights(counts, self._quantize.weights)
+        found = self.reliability(name)
+        if found is not None:
+            ranges, shares = found
+            weights[ranges >= 0] *= shares[ranges[ranges >= 0]].astype(np.float32)
+        return torch.from_numpy(weights)
+
+    def reliability(self, name: str) -> tuple[NDArray[int64], NDArray[np.float64]] | None:
+        """(V,) popularity range of each value, -1 for unseen ones, and (R,) reliability; None where it is not used.
+
+        Raises:
+            ConfigError: It is wanted, and the tables were pre-trained without folds.
+        """
+        wanted, folds = self._quantize.reliability, FoldTables.of(self.bundle)
+        if folds is None and wanted:
+            raise ConfigError(
+                "quantize.reliability compares models trained without a fold each, and there are none",
+                found="pretrain.folds: 0",
+                fix="set pretrain.folds to 2, or quantize.reliability to null",
+            )
+        if folds is None or wanted is False:
+            return None
+        ranges = popularity_ranges(self.counts(name))
+        index = np.arange(0, len(ranges), max(1, len(ranges) // self._quantize.max_points))
+        numbers = range(folds.folds.num)
+        known = np.logical_and.reduce([folds.counts(number, name)[index] > 0 for number in numbers])
+        fold_rows = [folds.rows(number, name)[index] for number in numbers]
+        return ranges, reliability(fold_rows, ranges[index], known)

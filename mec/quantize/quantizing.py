@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -16,12 +17,14 @@ from mec.progress import Progress, note
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
 from mec.quantize.coding import CodedTable, code_table
-from mec.quantize.diagnostics import CodingQuality, explained
+from mec.quantize.diagnostics import CodingQuality, diagnostics_json, explained
 from mec.quantize.fit_watch import FitWatch
+from mec.quantize.neighbours import sample_values
 from mec.quantize.plan import VocabularyPlan
 from mec.quantize.planning import choose_plans
 from mec.quantize.pretrained_tables import PretrainedTables
 from mec.quantize.storage import stored
+from mec.quantize.value_probe import ValueProbe
 from mec.steps import step
 
 STEP = "quantize"
@@ -54,6 +57,7 @@ def quantize_step(
             tables, quantize, seed=seed, report=_share_progress(progress, sum(tables.sizes.values()))
         )
         done: dict[str, CodedTable] = {}
+        diagnostics: dict[str, dict[str, object]] = {}
         exact: dict[str, Tensor] = {}
         for name, size in tables.sizes.items():
             plan, end = plans[name], progress.done + 2 * size
@@ -62,6 +66,8 @@ def quantize_step(
                 progress.set(end, f"{name}: exact")
                 continue
             watch = FitWatch(_share_progress(progress, size, f"{name}: "))
+            counts = tables.counts(name)
+            probe = ValueProbe(counts, sample_values(counts), tables.width)
             done[name] = code_table(
                 name,
                 tables.rows(name),
@@ -71,7 +77,10 @@ def quantize_step(
                 seed=_vocabulary_seed(seed, name),
                 watch=watch,
                 coded=_count_progress(progress, f"{name}: coded"),
+                probe=probe,
             )
+            values = partial(vocabularies.values, name)
+            diagnostics[name] = diagnostics_json(done[name].quality, probe, counts, values)
             if progress.done < end:  # head and tail are not coded one by one
                 progress.set(end, f"{name}: coded")
             _warn_if_worse(name, watch.facts)
@@ -81,10 +90,12 @@ def quantize_step(
         config = {"quantize": quantize.model_dump(mode="json"), "seed": seed}
         with write_bundle(out_codebook, "codebook", parents=parents, config=config) as draft:
             oov_codes = {name: table.oov_code for name, table in done.items()}
-            codebooks.write(draft, oov_codes, {name: table.quality.to_json() for name, table in done.items()})
+            codebooks.write(draft, oov_codes, diagnostics)
             draft.extra["weights"] = quantize.weights
             if allocation:
                 draft.extra["allocation"] = allocation
+            if "folds" in bundle.extra:  # so that a report on the codes can tell how they were pre-trained
+                draft.extra["pretrain_folds"] = bundle.extra["folds"]
         written = open_bundle(out_codebook, "codebook")
         codes_parents = {"codebook": written, "vocabulary": vocabularies.bundle}
         codes = Codes(

@@ -16,13 +16,21 @@ from mec.data.layout import OOV_ID, FieldLayout
 from mec.data.vocabulary import Vocabularies
 from mec.errors import BundleError, SpaceError
 from mec.evaluation.calibration import Calibration
+from mec.quantize.codes import EXACT_FILE
 from mec.serving.schema import FORMAT, InputField, input_fields
 
 _EXAMPLE_ROWS = 3
 
 
 def write_scorer(
-    *, model: Bundle, codebook: Bundle, vocabulary: Bundle, evaluation: Bundle, data: DataConfig, out: Path
+    *,
+    model: Bundle,
+    codebook: Bundle,
+    vocabulary: Bundle,
+    evaluation: Bundle,
+    data: DataConfig,
+    out: Path,
+    codes: Bundle | None = None,
 ) -> Bundle:
     """Put together what serving needs, the codes of coded vocabularies left out: those come from the online store.
 
@@ -33,6 +41,7 @@ def write_scorer(
         evaluation: Evaluation bundle of this model with this codebook; its calibration is served.
         data: Where the columns of sequence fields are text, how they are separated.
         out: Directory to make.
+        codes: Codes bundle of a refresh: where it renews the rows of vocabularies without codes, these are served.
 
     Raises:
         BundleError: The model is not one on codes, or the evaluation is of another model.
@@ -71,6 +80,9 @@ def write_scorer(
             "calibration": calibration.to_json(),
             "example": {f.name: _example(f, vocabularies) for f in fields},
         }
+        if codes is not None and "exact" in codes.extra:
+            shutil.copyfile(codes.file(EXACT_FILE), draft.path / EXACT_FILE)
+            draft.extra["exact"] = codes.uuid
     return open_bundle(out, "scorer")
 
 

@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mec.bundle import Bundle, open_bundle
 from mec.data.layout import FieldLayout
 from mec.data.value_index import ValueIndex
-from mec.data.vocabulary import online_keys
+from mec.data.vocabulary import online_keys, oov_key
 from mec.embeddings.coded import CodedEmbedding
 from mec.errors import BundleError, DataError, SpaceError
 from mec.evaluation.calibration import Calibration
@@ -29,6 +30,7 @@ from mec.evaluation.metrics import sigmoid
 from mec.model_bundle import load_ctr_model
 from mec.publish.online_value import HeadRow
 from mec.quantize import packing
+from mec.quantize.codes import EXACT_FILE
 from mec.quantize.storage import DTYPES
 from mec.serving.schema import FORMAT, InputField
 from mec.serving.sources import BundleCodes, CodesSource, FeastCodes, open_source
@@ -74,6 +76,8 @@ class Scorer:
         self._model = load_ctr_model(model, codebook, None).eval()
         assert isinstance(self._model.embedding, CodedEmbedding)
         self._embedding = self._model.embedding
+        if "exact" in bundle.extra:
+            self._renew_exact(load_file(bundle.file(EXACT_FILE)))
         self._coded = {name: _CodedVocabulary(**facts) for name, facts in codebook.extra["coded"].items()}
         self._dtype = DTYPES[codebook.extra["floats"]]
         self._calibration = Calibration(**bundle.extra["calibration"])
@@ -128,6 +132,11 @@ class Scorer:
             logits[start : start + _CHUNK_ROWS] = self._calibration.apply(self._logits(chunk))
         return logits
 
+    def _renew_exact(self, rows: Mapping[str, Tensor]) -> None:
+        """Put a refresh's rows in the place of the codebook's."""
+        for place, name in enumerate(self._embedding.exact_names):
+            self._embedding.exact[place] = torch.nn.Parameter(rows[name], requires_grad=False)
+
     @torch.inference_mode()
     def _logits(self, columns: Mapping[str, pa.Array]) -> NDArray[np.float32]:
         num_rows = len(columns[self.fields[0].name])
@@ -156,7 +165,9 @@ class Scorer:
     def _look_up(self, values: Mapping[str, pa.Array]) -> dict[str, Tensor]:
         """Vocabulary -> values (N,) to vocabulary -> rows (N, D + 1); one read from the source for all."""
         distinct = {name: _distinct(array) for name, array in values.items()}
-        keys = {n: online_keys(n, found).to_pylist() for n, (found, _) in distinct.items() if n not in self._exact}
+        coded = {n: found for n, (found, _) in distinct.items() if n not in self._exact}
+        # id 0 comes along: what an unknown value is scored as changes with the codes
+        keys = {n: [*online_keys(n, found).to_pylist(), oov_key(n)] for n, found in coded.items()}
         packed = iter(self._source.fetch([key for name in keys for key in keys[name]]) if keys else ())
         rows = {}
         for name, (found, index) in distinct.items():
@@ -164,15 +175,21 @@ class Scorer:
                 ids = self._exact[name].ids(found).view(np.int32)  # (U,) 0 for values that it does not have
                 table = self._embedding.rows(name, torch.from_numpy(ids))
             else:
-                table = self._decode(name, [next(packed) for _ in range(len(found))])
+                table = self._decode(name, [next(packed) for _ in range(len(found) + 1)])
             rows[name] = table[index]
         return rows
 
     def _decode(self, vocabulary: str, values: list[bytes | HeadRow | None]) -> Tensor:
-        """Rows (U, D + 1) of packed codes and of the head; a value without either gets that of out of vocabulary."""
+        """Rows (U, D + 1) of packed codes and of the head; a value without either gets that of out of vocabulary.
+
+        The last of the U values is out of vocabulary itself; the codebook knows what it was at training.
+        """
         facts = self._coded[vocabulary]
         codes = np.tile(np.array(facts.oov_code, dtype=np.int64), (len(values), 1))  # (U, M)
+        unknown = values[-1]
         known = {place: value for place, value in enumerate(values) if isinstance(value, bytes)}
+        if isinstance(unknown, bytes):
+            known |= {place: unknown for place, value in enumerate(values) if value is None}
         if known:
             try:
                 found = packing.codes_from_row_bytes(list(known.values()), facts.num_codes, facts.bits_per_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from mec.steps import step
 from mec.tracking import runs
 from mec.tracking.champion import TestRows, compare, version_tags
 from mec.tracking.gate import Decision, Metrics, decide
+from mec.tracking.kept import bundle_tags, keep_bundles
 from mec.tracking.registry import ModelRegistry, Version
 
 REGISTRATION = "registration.json"
@@ -32,6 +34,7 @@ def register_step(
     config_json: str,
     dataset: Path,
     vocabulary: Path,
+    pretrained: Path,
     codebook: Path,
     codes: Path,
     model: Path,
@@ -42,7 +45,8 @@ def register_step(
 ) -> None:
     """Register a trained model: MLflow run, scorer, challenger, and champion when the gate says so.
 
-    Repeated with the same bundles it ends as it did before: no second version, the same aliases.
+    Repeated with the same bundles it ends as it did before: no second version, the same aliases. What a refresh or a
+    rollback of this version will need is kept under the store; see ``mec.tracking.kept``.
 
     Args:
         tracking: Server, experiment, model name and gate.
@@ -51,6 +55,7 @@ def register_step(
         config_json: The resolved config of the run.
         dataset: Dataset bundle.
         vocabulary: Vocabulary bundle.
+        pretrained: Pretrained bundle that the codes were made of.
         codebook: Codebook bundle.
         codes: Codes bundle.
         model: Model bundle, on codes.
@@ -67,6 +72,7 @@ def register_step(
         bundles = {
             "dataset": open_bundle(dataset, "dataset", verify=False),
             "vocabulary": open_bundle(vocabulary, "vocabulary"),
+            "pretrained": open_bundle(pretrained, "pretrained"),
             "codebook": open_bundle(codebook, "codebook"),
             "codes": open_bundle(codes, "codes"),
             "model": open_bundle(model, "model"),
@@ -154,8 +160,10 @@ class _Case:
         return {**dict.fromkeys(unknown), "aliases": [], "decision": _decision_json(replace(decision, reasons=reasons))}
 
     def register(self, store: Path) -> dict[str, Any]:
+        bundles = {role: bundle for role, bundle in self.bundles.items() if role != "publication"}
+        places = bundle_tags(bundles, keep_bundles(bundles, store))
         with runs.open_run(self.tracking, store=store, run_name=self.model_name, run_id=self.run_id) as run:
-            self._log(run)
+            self._log(run, places)
             registry = ModelRegistry(run, self.model_name)
             champion = registry.champion()
             with TemporaryDirectory() as folder:
@@ -165,7 +173,9 @@ class _Case:
                     save_pyfunc(path, scorer=self.scorer, codes=self.codes(), model_id=model_id, run_id=run.run_id)
                     return path
 
-                version = registry.register(self.scorer.uuid, save, self.tags())
+                tags = self.tags() | places
+                version = registry.register(self.scorer.uuid, self.bundles["codes"].uuid, save, tags)
+            registry.tag(version, places)  # a version found again may have been kept in a store that has moved
             decision = self._decide(registry, version, champion)
             verdict = PROMOTED if decision.promote else KEPT_OUT
             reasons = json.dumps(decision.reasons)
@@ -198,14 +208,10 @@ class _Case:
         decision = decide(found.challenger, found.champion, gate)
         return replace(decision, reasons=(*decision.reasons, found.note))
 
-    def _log(self, run: runs.TrackedRun) -> None:
+    def _log(self, run: runs.TrackedRun, places: Mapping[str, str]) -> None:
         runs.log_params(run, self.config)
         runs.log_metrics(run, self.evaluation)
-        uris = {
-            f"bundle.{role}": json.dumps({"uri": str(bundle.path.resolve()), "uuid": bundle.uuid})
-            for role, bundle in self.bundles.items()
-        }
-        runs.log_tags(run, {**self.tags(), "scorer": self.scorer.uuid, **uris})
+        runs.log_tags(run, {**self.tags(), "scorer": self.scorer.uuid, **places})
         evaluation = self.bundles["evaluation"]
         for name in sorted(evaluation.manifest.files):
             if name == "evaluation.json" or name == "report.html" or name.startswith("figures/"):

@@ -105,6 +105,24 @@ def open_run(tracking: TrackingConfig, *, store: Path, run_name: str, run_id: st
 
 
 @contextmanager
+def connected(tracking: TrackingConfig, *, store: Path) -> Iterator[TrackedRun]:
+    """Reach the tracking server without a run, to look things up in the registry.
+
+    Raises:
+        TrackingError: The server does not answer, or the sqlite database is not there.
+    """
+    uri = tracking_uri(tracking, store)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise TrackingError(
+            "there is no MLflow database, so nothing was ever registered",
+            found=uri,
+            fix="name the store of the train run",
+        )
+    with tracking_errors(uri):
+        yield TrackedRun(_client(uri), uri, run_id="", experiment="", experiment_id="", adopted=True)
+
+
+@contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
     """Give MLflow calls a time limit, and turn their failures into a ``TrackingError`` that names the server."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -58,7 +58,7 @@ def _read(bundle: Bundle) -> dict[str, Any]:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     root = tmp_path_factory.mktemp("evaluate")
     tiny = make_tiny(root)
-    pretrain = PretrainConfig(embedding_dim=6, batch_size=512, max_epochs=3, learning_rate=0.02)
+    pretrain = PretrainConfig(embedding_dim=6, batch_size=512, max_epochs=3, learning_rate=0.02, folds=0)
     train = TrainConfig(batch_size=512, max_epochs=2, settings={"hidden_units": [8], "dropout": 0.0})
     pretrain_step(
         pretrain=pretrain, dataset=tiny.dataset, vocabulary=tiny.vocabulary, seed=0, checkpoints=None,
@@ -156,15 +156,23 @@ def test_slices_cover_the_test_rows_once_each(evaluated: Bundle) -> None:
 
 
 def test_bundle_holds_figures_report_and_lineage(evaluated: Bundle, bundles: Bundles) -> None:
-    assert {f"figures/{name}.png" for name in ("roc", "calibration", "bytes", "popularity")} <= set(
+    assert {f"figures/{name}.png" for name in ("roc", "calibration", "bytes", "popularity", "distortion")} <= set(
         evaluated.manifest.files
     )
     page = evaluated.file("report.html").read_text(encoding="utf-8")
     codebook = open_bundle(bundles.root / "codebook")
     assert page.startswith("<!DOCTYPE html>")
     assert codebook.uuid in page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert evaluated.manifest.parents["codebook"] == codebook.uuid
+    diagnostics = _read(evaluated)["compression_diagnostics"]
+    assert diagnostics["vocabularies"].keys() == codebook.extra["coded"].keys() != set()
+    for name, facts in diagnostics["vocabularies"].items():
+        assert facts["perplexity"] == codebook.extra["diagnostics"][name]["perplexity"]
+    assert {row["vocabulary"]: sum(row["values"].values()) for row in diagnostics["coverage"]} == SIZES
+    for title in ("Codebook usage", "Distortion by popularity", "How values are stored", "Neighbours kept"):
+        assert f"<h2>{title}</h2>" in page
+    assert "Where the budget went" not in page
     latency = _read(evaluated)["latency"]
     assert (latency["rows"], latency["slots"]) == (200, 4)
 

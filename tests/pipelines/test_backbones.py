@@ -145,8 +145,8 @@ def test_a_config_compiles_to_the_pipeline_that_it_asks_for(tmp_path):
     defaults = next(yaml.safe_load_all(path.read_text()))["root"]["inputDefinitions"]["parameters"]
     items = defaults["backbones"]["defaultValue"]
     assert [json.loads(item["train"])["model"] for item in items] == ["pnn", "lr"]
-    (path,) = compile_pipelines(IMAGE, tmp_path, parse_config({"train": {"model": "pnn"}}))
-    assert path.name == "train.yaml"
+    paths = compile_pipelines(IMAGE, tmp_path, parse_config({"train": {"model": "pnn"}}))
+    assert [path.name for path in paths] == ["train.yaml", "refresh.yaml"]
 
 
 class TestWatching:

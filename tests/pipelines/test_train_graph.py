@@ -43,6 +43,7 @@ WIRES = {
     "register": {
         ("encode", "dataset"),
         ("vocabulary", "vocabulary"),
+        ("pretrain", "pretrained"),
         ("quantize", "codebook"),
         ("quantize", "codes"),
         ("train", "model"),

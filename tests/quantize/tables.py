@@ -72,4 +72,5 @@ def make_bundles(
         save_file({"bias": np.zeros(1, np.float32)}, draft.path / "bias.safetensors")
         width = next(iter(tables.values())).shape[1]
         draft.extra = {"space": SPACE, "embedding_dim": width - 1, "model": "fm", "layout": layout.to_json()}
+        draft.extra["folds"] = {"num": 0, "seed": 0, "fits": []}
     return Made(vocabulary, pretrained, tables, counts)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mec.config import QuantizeConfig
 from mec.errors import BundleError
-from mec.quantize.plan import VocabularyPlan, check_order, settings_plan, stream_places
+from mec.quantize.plan import VocabularyPlan, check_order, settings_plan, stream_ids, stream_places
 
 
 @st.composite
@@ -36,6 +36,22 @@ def test_places_are_those_of_a_slow_loop(span: tuple[int, int, int], dtype: torc
             assert 0 <= place < len(stream)
         else:
             assert stream[place] == (value if value < tail_start else 0)
+
+
+@given(spans(), st.integers(0, 9))
+def test_appended_values_stand_behind_all_others(span: tuple[int, int, int], appended: int) -> None:
+    base, head, tail_start = span
+    size = base + appended
+    stream = [0, *range(head + 1, tail_start), *range(base, size)]
+    plan = VocabularyPlan("residual", 1, 4, head, tail_start, base)
+    assert (plan.coded(size), plan.tail(size)) == (len(stream), base - tail_start)
+    assert stream_ids(plan, size).tolist() == stream
+    places = stream_places(torch.arange(size), head, plan.coded(size), plan.tail(size), plan.base).tolist()
+    for value, place in enumerate(places):
+        if not 1 <= value <= head:
+            assert stream[place] == (value if value in stream else 0)
+    ungrown = VocabularyPlan("residual", 1, 4, head, tail_start)
+    assert stream_ids(ungrown, base).tolist() == stream[: len(stream) - appended]
 
 
 def test_no_tail_start_is_no_tail() -> None:

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mec.bundle import Bundle, open_bundle, write_bundle, write_json
@@ -77,7 +78,7 @@ class MadeRun:
 
     def steps(self) -> dict[str, Path]:
         """The bundles as ``register_step`` takes them."""
-        roles = ("dataset", "vocabulary", "codebook", "codes", "model", "publication", "evaluation")
+        roles = ("dataset", "vocabulary", "pretrained", "codebook", "codes", "model", "publication", "evaluation")
         return {role: self.root / role for role in roles}
 
 
@@ -117,6 +118,7 @@ def make_run(
         layout, vocabulary = _encode_by_steps(root, frame)
     else:
         layout, vocabulary = _encode_by_hand(root, frame, known_rows, f"rows-{rows_seed}-{num_rows}")
+    _write_pretrained(root, layout, vocabulary, seed)
     _write_model(root, layout, vocabulary, seed, codewords, head, tail, floats)
     expected = _write_evaluation(root)
     publish_step(
@@ -280,6 +282,16 @@ def _write_dataset(
                 label = rows["label"].to_numpy(np.uint8)
                 writer.append(split, np.array(encoded, np.uint32), label, numerics=np.array(numerics, np.float32))
         draft.extra |= writer.extra()
+
+
+def _write_pretrained(root: Path, layout: FieldLayout, vocabulary: Bundle, seed: int) -> None:
+    """Tables of random numbers: nothing but a refresh reads them."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    parents = {"dataset": open_bundle(root / "dataset"), "vocabulary": vocabulary}
+    with write_bundle(root / "pretrained", "pretrained", parents=parents) as draft:
+        tables = {name: torch.randn(size, DIM + 1, generator=generator) for name, size in layout.vocabularies}
+        save_file(tables, draft.path / "tables.safetensors")
+        draft.extra |= {"space": f"00000000-0000-4000-8000-{seed:012d}", "embedding_dim": DIM}
 
 
 def _write_model(

@@ -164,7 +164,10 @@ def test_the_run_tells_where_everything_comes_from(store: Path, tmp_path: Path, 
         assert tags["data_version"] == "rows-0-300"
         assert tags["kfp_run"] == "run-1"
         assert len(tags["code_hash"]) == 64
-    assert json.loads(run.data.tags["bundle.codes"]) == {"uri": str(made.codes), "uuid": made.bundle("codes").uuid}
+    kept = store / "bundles" / f"codes-{made.bundle('codes').uuid}"
+    assert json.loads(run.data.tags["bundle.codes"]) == {"uri": str(kept), "uuid": made.bundle("codes").uuid}
+    assert open_bundle(kept).uuid == made.bundle("codes").uuid
+    assert json.loads(version.tags["bundle.dataset"])["uri"] == str(made.dataset)
     assert run.data.tags["model_version"] == "1"
     names = {f.path for f in client.list_artifacts(result["run_id"], "evaluation")}
     assert names == {"evaluation/evaluation.json", "evaluation/report.html", "evaluation/figures"}

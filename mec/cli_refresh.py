@@ -1,0 +1,65 @@
+"""``mec refresh``: refresh the champion here, and show a person what was decided and why."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mec.cli_run import CRASH, WRONG_INPUT, describe_failure, steps_table
+from mec.config import RunConfig
+from pipelines.refreshing import NothingNew, run_refresh
+from pipelines.running import StepError
+
+_MEANS = {
+    "promote": "the new generation is in service",
+    "keep": "the old generation stays in service",
+    "escalate": "the old generation stays in service: train a new model with `mec run`",
+}
+
+
+def refresh_and_show(config: RunConfig, new: Path, out: Path, *, debug: bool) -> int:
+    """Run the pipeline; results go to standard output, progress and errors to standard error.
+
+    Args:
+        config: Settings.
+        new: File or directory of the new rows.
+        out: The run's directory.
+        debug: Show where a step failed even when it said what is wrong.
+
+    Returns:
+        Exit code: 0, or 2 when a step found the input wrong, or 1 when it crashed.
+    """
+    try:
+        result = run_refresh(config, new, out)
+    except StepError as failure:
+        print(describe_failure(failure, debug=debug), file=sys.stderr)
+        return CRASH if failure.error is None else WRONG_INPUT
+    if isinstance(result, NothingNew):
+        print(f"nothing new: {result.model} version {result.version} has learned from these rows already")
+        return 0
+    console = Console()
+    console.print(refresh_table(result.summary))
+    console.print(steps_table(result.summary))
+    for reason in result.summary["reasons"]:
+        console.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {result.report}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def refresh_table(summary: dict[str, Any]) -> Table:
+    """Stale codes beside refreshed ones, and what was decided."""
+    decision = summary["decision"]
+    table = Table(title=f"{summary['model']}: {decision}", title_justify="left", title_style="bold")
+    table.add_column("held-out new rows")
+    table.add_column("stale codes", justify="right")
+    table.add_column("refreshed", justify="right")
+    for label, key in (("AUC", "auc"), ("logloss", "logloss")):
+        table.add_row(label, f"{summary[f'{key}_stale']:.4f}", f"{summary[f'{key}_refreshed']:.4f}")
+    table.add_row("decision", _MEANS[decision])
+    table.add_row("in service", f"v{summary['model_version']}, generation {summary['generation']}")
+    table.add_row("online rows that differ", f"{summary['rows_rewritten']:,}")
+    return table

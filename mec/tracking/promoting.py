@@ -1,0 +1,262 @@
+"""The last step of a refresh: register the new generation and make it champion, or keep what is in service.
+
+A generation is a version of its own: the same backbone and space, with its codes, its codebook and its calibration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mec.bundle import Bundle, json_hash, open_bundle, write_bundle, write_json
+from mec.config import DataConfig, TrackingConfig
+from mec.refresh.deciding import DECISION
+from mec.serving.building import write_scorer
+from mec.serving.saving import save_pyfunc
+from mec.serving.sources import BundleCodes, FeastCodes
+from mec.steps import step
+from mec.tracking import runs
+from mec.tracking.champion import TestRows, version_tags
+from mec.tracking.champion_step import Base
+from mec.tracking.gate import Metrics
+from mec.tracking.generations import DECIDED_BY, GENERATION_TAG, refresh_tags
+from mec.tracking.kept import bundle_tags, keep_bundles
+from mec.tracking.registering import PROMOTED
+from mec.tracking.registry import ModelRegistry
+
+OUTCOME, ESCALATION = "outcome.json", "escalation.json"
+_KINDS = (
+    "dataset",
+    "vocabulary",
+    "pretrained",
+    "row_hashes",
+    "codebook",
+    "codes",
+    "evaluation",
+    "publication",
+    "decision",
+)
+
+
+def promote_generation_step(
+    *,
+    tracking: TrackingConfig,
+    name: str,
+    store: Path,
+    config_json: str,
+    data: DataConfig,
+    champion: Path,
+    bundles: Mapping[str, Path],
+    run_id: str,
+    out: Path,
+) -> None:
+    """Register a published generation as a version and make it champion; what it replaces becomes previous.
+
+    Repeated with the same bundles it ends as it did before: no second version, the same aliases.
+
+    Args:
+        tracking: Server, experiment and model name.
+        name: The run's name; names the registered model unless ``tracking.model_name`` does.
+        store: Directory of the embedded stores.
+        config_json: The settings of the refresh, logged.
+        data: Of the new rows.
+        champion: "champion" bundle: the version that was refreshed.
+        bundles: Role -> directory: dataset, vocabulary, pretrained, row_hashes, codebook, codes, evaluation,
+            publication and decision, all of this refresh.
+        run_id: Of the pipeline run.
+        out: Directory of the "outcome" bundle: ``outcome.json`` and, as ``scorer/``, the scorer bundle.
+
+    Raises:
+        TrackingError: The server does not answer, or another version has become champion meanwhile.
+        BundleError: A bundle is missing or corrupt, or does not belong to the others.
+    """
+    with step("promote_generation", out) as record:
+        base = Base.open(champion)
+        opened = {role: open_bundle(bundles[role], role, verify=role != "dataset") for role in _KINDS}
+        model = open_bundle(base.path("model"), "model")
+        with write_bundle(out, "outcome", parents={"champion": base.bundle, **opened}) as draft:
+            scorer = write_scorer(
+                model=model,
+                codebook=opened["codebook"],
+                vocabulary=opened["vocabulary"],
+                evaluation=opened["evaluation"],
+                data=data,
+                out=draft.path / "scorer",
+                codes=opened["codes"],
+            )
+            case = _Generation(tracking, json.loads(config_json), base, {**opened, "model": model}, scorer, run_id)
+            outcome = case.promote(store, tracking.model_name or name)
+            write_json(draft.path / OUTCOME, outcome)
+        record.summary = f"{outcome['model']} version {outcome['model_version']} is champion: {outcome['reasons'][0]}"
+
+
+def keep_champion_step(
+    *,
+    tracking: TrackingConfig,
+    name: str,
+    store: Path,
+    champion: Path,
+    evaluation: Path,
+    decision: Path,
+    run_id: str,
+    out: Path,
+) -> None:
+    """Leave what is in service as it is and log why; where a new space is called for, say what to run.
+
+    Args:
+        tracking: Server and experiment.
+        name: The run's name, and that of the config to train.
+        store: Directory of the embedded stores.
+        champion: "champion" bundle: what stays in service.
+        evaluation: "evaluation" bundle of the refresh.
+        decision: "decision" bundle: keep or escalate.
+        run_id: Of the pipeline run.
+        out: Directory of the "outcome" bundle: ``outcome.json`` and, on escalation, ``escalation.json``.
+
+    Raises:
+        TrackingError: The server does not answer.
+    """
+    with step("keep_champion", out) as record:
+        base = Base.open(champion)
+        opened = {"evaluation": open_bundle(evaluation, "evaluation"), "decision": open_bundle(decision, "decision")}
+        decided, numbers = _read(opened["decision"], DECISION), _read(opened["evaluation"], "evaluation.json")
+        outcome = {
+            "decision": decided["action"],
+            "reasons": decided["reasons"],
+            "model": base.model,
+            "model_version": int(base.version),
+            "generation": base.generation,
+            "parent_generation": base.parent_generation,
+            "codebook": base.codebook,
+            "rows_rewritten": 0,
+        }
+        with write_bundle(out, "outcome", parents={"champion": base.bundle, **opened}) as draft:
+            with runs.open_run(tracking, store=store, run_name=f"{name} refresh", run_id=run_id) as run:
+                runs.log_metrics(run, numbers)
+                runs.log_tags(run, {"decision": decided["action"], "refreshed_version": base.version})
+                runs.log_tags(run, {"decision_reasons": json.dumps(decided["reasons"]), "model": base.model})
+                outcome["run_id"] = run.run_id
+            if decided["action"] == "escalate":
+                write_json(draft.path / ESCALATION, escalation(base, decided))
+            write_json(draft.path / OUTCOME, outcome)
+        record.summary = f"version {base.version} stays in service ({decided['action']}): {decided['reasons'][0]}"
+
+
+def escalation(base: Base, decided: Mapping[str, Any]) -> dict[str, Any]:
+    """What to run where a refresh is not enough, for a person or for whatever submits pipelines."""
+    return {
+        "pipeline": "mec-train",
+        "command": "mec run CONFIG, with data.path naming old and new rows",
+        "model": base.model,
+        "champion": int(base.version),
+        "reasons": decided["reasons"],
+        "numbers": decided["numbers"],
+    }
+
+
+@dataclass(frozen=True)
+class _Generation:
+    tracking: TrackingConfig
+    config: dict[str, Any]
+    base: Base
+    bundles: dict[str, Bundle]
+    scorer: Bundle
+    run_id: str
+
+    @cached_property
+    def numbers(self) -> dict[str, Any]:
+        return _read(self.bundles["evaluation"], "evaluation.json")
+
+    @cached_property
+    def publication(self) -> dict[str, Any]:
+        return _read(self.bundles["publication"], "publication.json")
+
+    def promote(self, store: Path, model_name: str) -> dict[str, Any]:
+        decided = _read(self.bundles["decision"], DECISION)
+        registered = {role: b for role, b in self.bundles.items() if role not in ("publication", "decision")}
+        places = bundle_tags(registered, keep_bundles(registered, store))
+        run_name = f"{model_name} refresh"
+        with runs.open_run(self.tracking, store=store, run_name=run_name, run_id=self.run_id) as run:
+            runs.log_params(run, self.config)
+            runs.log_metrics(run, self.numbers)
+            registry = ModelRegistry(run, model_name, create=False)
+            parent = registry.version(self.base.version)
+            tags = self._tags() | places
+            data_version = self.bundles["dataset"].manifest.data_version
+            tags |= refresh_tags(parent=parent, data_version=data_version, numbers=self.numbers)
+            decision = {"decision": PROMOTED, "decision_reasons": json.dumps(decided["reasons"])}
+            with TemporaryDirectory() as folder:
+
+                def save(model_id: str) -> Path:
+                    path = Path(folder) / "model"
+                    save_pyfunc(
+                        path, scorer=self.scorer, codes=self._codes(store), model_id=model_id, run_id=run.run_id
+                    )
+                    return path
+
+                version = registry.register(self.scorer.uuid, self.bundles["codes"].uuid, save, tags | decision)
+            registry.tag(version, places)
+            if DECIDED_BY not in version.tags:
+                registry.tag(version, {DECIDED_BY: run.run_id})
+            champion = registry.champion()
+            if champion is None or champion.number != version.number:
+                registry.promote(version, over=parent, why=f"refresh of version {parent.number}")
+            registry.settle(version)
+            found = {"model": model_name, "model_version": version.number, "refreshed_version": parent.number}
+            runs.log_tags(run, {**tags, **decision, **found})
+            return {
+                "decision": decided["action"],
+                "reasons": decided["reasons"],
+                "run_id": run.run_id,
+                "model": model_name,
+                "model_version": int(version.number),
+                "generation": int(self.bundles["codes"].extra["generation"]),
+                "parent_generation": self.bundles["codes"].extra["parent_generation"],
+                "codebook": self.bundles["codebook"].uuid,
+                "rows_rewritten": self.numbers["rows_rewritten"],
+            }
+
+    def _tags(self) -> dict[str, str]:
+        manifest = self.bundles["model"].manifest
+        codes = self.bundles["codes"]
+        return {
+            "space": str(self.scorer.extra["space"]),
+            "codebook": self.bundles["codebook"].uuid,
+            "codes": codes.uuid,
+            GENERATION_TAG: str(codes.extra["generation"]),
+            "feature_service": self.publication["feature_service"] or "none",
+            "feature_repo": self.publication["repo"] or "none",
+            "code_hash": manifest.code_hash,
+            "mec_version": manifest.mec_version,
+            "config_hash": json_hash(self.config),
+            "kfp_run": self.run_id,
+            **version_tags(self._metrics()),
+        }
+
+    def _metrics(self) -> Metrics:
+        """On the new rows: what a later challenger is compared by, if it is measured on the same ones."""
+        dataset = self.bundles["dataset"]
+        return Metrics(
+            auc=float(self.numbers["auc"]),
+            logloss=float(self.numbers["logloss"]),
+            num_rows=int(self.numbers["num_positives"]) + int(self.numbers["num_negatives"]),
+            data_version=dataset.manifest.data_version,
+            split=TestRows(dataset, self.bundles["vocabulary"]).split_hash(),
+        )
+
+    def _codes(self, store: Path) -> FeastCodes | BundleCodes:
+        """Where the version gets codes from: the online store, or the bundles that are kept for it."""
+        if self.publication["feature_service"]:
+            return FeastCodes(repo=self.publication["repo"], feature_service=self.publication["feature_service"])
+        kept = keep_bundles({role: self.bundles[role] for role in ("codes", "vocabulary")}, store)
+        return BundleCodes(codes=str(kept["codes"]), vocabulary=str(kept["vocabulary"]))
+
+
+def _read(bundle: Bundle, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(bundle.file(name).read_text(encoding="utf-8"))
+    return content

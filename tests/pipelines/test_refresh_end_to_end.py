@@ -1,0 +1,165 @@
+"""Train, two refreshes, rollback, against real MLflow and Feast stores: the same request, scored at each point."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mec.bundle import Bundle
+from mec.config import TrackingConfig
+from mec.data.vocabulary import Vocabularies
+from mec.evaluation.metrics import sigmoid
+from mec.model_bundle import load_ctr_model
+from mec.publish.definitions import read_published
+from mec.publish.store import open_store
+from mec.quantize.codebook import Codebooks
+from mec.quantize.codes import EXACT_FILE
+from mec.quantize.packing import unpack
+from mec.tracking.generations import history
+from mec.tracking.kept import tagged_bundle
+from mec.tracking.registry import ModelRegistry
+from mec.tracking.runs import connected
+from tests.pipelines.periods import FIELDS, mec, write_periods
+
+pytestmark = pytest.mark.slow
+TRACKING = TrackingConfig()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the rows of three periods, and a model trained on the first."""
+    directory = tmp_path_factory.mktemp("shop")
+    write_periods(directory)
+    done = mec(directory, "run", "config.yaml", "--out", "run0")
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+def request_rows(directory: Path) -> pd.DataFrame:
+    """Rows of all periods, so that values of each generation are among them, and values of none."""
+    frames = [pd.read_parquet(directory / f"period-{n}.parquet")[FIELDS].tail(300) for n in range(3)]
+    strange = pd.DataFrame({name: [10**9, 7] for name in FIELDS})
+    return pd.concat([*frames, strange], ignore_index=True)
+
+
+def served(directory: Path, rows: pd.DataFrame) -> np.ndarray:
+    """What the champion answers, loaded from MLflow, with codes from Feast."""
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    uri = f"sqlite:///{directory / '.mec' / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        return np.asarray(mlflow.pyfunc.load_model("models:/shop@champion").predict(rows))
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
+def champion_tags(directory: Path) -> tuple[str, dict[str, str]]:
+    with connected(TRACKING, store=directory / ".mec") as server:
+        champion = ModelRegistry(server, "shop", create=False).champion()
+    assert champion is not None
+    return champion.number, champion.tags
+
+
+def computed(directory: Path, rows: pd.DataFrame) -> np.ndarray:
+    """The same by hand from the champion's bundles: a dictionary for ids, sums of codewords, the backbone."""
+    number, tags = champion_tags(directory)
+    roles = ("vocabulary", "codebook", "codes", "model", "evaluation")
+    bundles: dict[str, Bundle] = {role: tagged_bundle(tags, role, owner=f"version {number}") for role in roles}
+    vocabularies, books = Vocabularies(bundles["vocabulary"]), Codebooks.open(bundles["codebook"])
+    codes = bundles["codes"]
+    packed = {name: array.numpy() for name, array in load_file(codes.file("codes.safetensors")).items()}
+    exact = load_file(codes.file(EXACT_FILE)) if "exact" in codes.extra else books.exact
+    slots = []
+    for name in FIELDS:
+        ids = {value: i for i, value in enumerate(vocabularies.values(name).to_pylist()) if i}
+        wanted = [ids.get(value, 0) for value in rows[name].tolist()]
+        if name in packed:
+            facts = codes.extra["vocabularies"][name]
+            assert facts["head"] == 0
+            assert facts["coded"] == facts["size"]
+            stream = unpack(packed[name], facts["coded"], facts["num_codes"], facts["bits_per_code"])[wanted]
+            words = books.coded[name].codewords.float()
+            slots.append(sum(words[m][stream[:, m].astype(np.int64)] for m in range(facts["num_codes"])))
+        else:
+            slots.append(exact[name].float()[wanted])
+    model = load_ctr_model(bundles["model"], bundles["codebook"], None).eval()
+    with torch.inference_mode():
+        logits = model.logits_from_rows(torch.stack(slots, 1), None).numpy()
+    fit = json.loads(bundles["evaluation"].file("evaluation.json").read_text())["calibration"]
+    return np.asarray(sigmoid(fit["scale"] * logits.astype(np.float64) + fit["bias"]))
+
+
+def refresh(directory: Path, period: int, *arguments: str) -> dict:
+    done = mec(
+        directory, "refresh", "config.yaml", "--data", f"period-{period}.parquet", "--out", f"run{period}", *arguments
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((directory / f"run{period}" / "summary.json").read_text())
+
+
+def published_generation(directory: Path, codebook: str) -> tuple[int, str]:
+    published = read_published(open_store(directory / ".mec" / "feast"), codebook)
+    assert published is not None
+    return published.generation, published.state
+
+
+def test_train_two_refreshes_and_rollback(shop: Path) -> None:
+    rows, scores = request_rows(shop), {}
+
+    def check(version: str) -> None:
+        number, _ = champion_tags(shop)
+        assert number == version
+        answer = served(shop, rows)
+        np.testing.assert_allclose(answer, computed(shop, rows), atol=1e-6)
+        if version in scores:
+            np.testing.assert_array_equal(answer, scores[version])
+        scores[version] = answer
+
+    check("1")
+    first = refresh(shop, 1)
+    assert first["decision"] == "promote"
+    assert (first["parent_generation"], first["generation"], first["model_version"]) == (0, 1, 2)
+    assert first["rows_rewritten"] > 0
+    assert all(0 < first[name] < 1 for name in ("auc_stale", "auc_refreshed", "logloss_stale", "logloss_refreshed"))
+    assert published_generation(shop, first["codebook"]) == (1, "complete")
+    check("2")
+    assert np.abs(scores["2"] - scores["1"]).max() > 0.01
+
+    again = mec(shop, "refresh", "config.yaml", "--data", "period-1.parquet", "--out", "again")
+    assert (again.returncode, again.stdout) == (0, "nothing new: shop version 2 has learned from these rows already\n")
+    assert not (shop / "again").exists()
+    check("2")
+
+    second = refresh(shop, 2)
+    assert (second["generation"], second["model_version"], second["codebook"]) == (2, 3, first["codebook"])
+    check("3")
+    shutil.rmtree(shop / "run0")  # going back needs nothing of the runs
+
+    back = mec(shop, "rollback", "shop")
+    assert back.returncode == 0, back.stderr
+    assert "shop v2 (generation 1) is in service, in place of v3" in back.stdout
+    assert published_generation(shop, first["codebook"]) == (1, "complete")
+    check("2")
+    assert mec(shop, "rollback", "shop", "0").returncode == 0
+    check("1")
+    assert mec(shop, "promote", "shop", "v3").returncode == 0
+    check("3")
+
+    with connected(TRACKING, store=shop / ".mec") as server:
+        told = history(ModelRegistry(server, "shop", create=False))
+    assert [(row.version, row.generation, row.parent) for row in told] == [("1", 0, None), ("2", 1, "1"), ("3", 2, "2")]
+    assert [row.aliases for row in told] == [("previous",), (), ("champion",)]
+    switches = sorted((s.number, s.replaced, s.version) for row in told for s in row.switches)
+    assert [s[1:] for s in switches] == [(None, "1"), ("1", "2"), ("2", "3"), ("3", "2"), ("2", "1"), ("1", "3")]
+    assert told[1].measured["auc_refreshed"] == first["auc_refreshed"]
+    assert told[1].rows_rewritten == first["rows_rewritten"]
