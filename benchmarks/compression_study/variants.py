@@ -116,9 +116,10 @@ def find_variants(study: Study, layout: FieldLayout) -> list[Variant]:
         result.append(Variant("residual", _name(shape), pretrain, own, fixed | _shape("residual", shape)))
         result.append(Variant("no_folds", _name(shape), whole, own, fixed | _shape("residual", shape)))
     for shape in study.product:
-        plain = fixed | _shape("product", shape) | {"weights": "none"}
+        plain = fixed | _shape("product", shape) | {"weights": "none", "reliability": False}
         result.append(Variant("pq", _name(shape), pretrain, own, plain))
-    result += _ablations(study, pretrain, own, fixed | _shape("product", study.ablation))
+    product_codes = fixed | _shape("product", study.ablation) | {"reliability": False}
+    result += _ablations(study, pretrain, own, product_codes)
     for dim in study.small_dims:
         small = whole.model_copy(update={"embedding_dim": dim})
         result.append(Variant("small_dim", f"D{dim}", small, baseline))

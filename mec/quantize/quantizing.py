@@ -94,8 +94,7 @@ def quantize_step(
             draft.extra["weights"] = quantize.weights
             if allocation:
                 draft.extra["allocation"] = allocation
-            if "folds" in bundle.extra:  # so that a report on the codes can tell how they were pre-trained
-                draft.extra["pretrain_folds"] = bundle.extra["folds"]
+            draft.extra["pretrain_folds"] = bundle.extra["folds"]  # for a report on the codes
         written = open_bundle(out_codebook, "codebook")
         codes_parents = {"codebook": written, "vocabulary": vocabularies.bundle}
         codes = Codes(
