@@ -11,9 +11,11 @@ from mec.evaluation.slices import POPULARITY
 from mec.evaluation.table import ABSENT, Row, Summary, Table
 from mec.quantize.allocation_report import plan_text
 from mec.quantize.plan import VocabularyPlan
+from mec.quantize.reliability import LEAST
 
 _MOST_READ = 4  # vocabularies whose neighbours are listed
 _LISTED = 3  # values of each
+_MOST_RANGES = 8  # vocabularies whose popularity ranges are listed
 
 
 def codewords_table(summary: Summary) -> Table | None:
@@ -113,6 +115,29 @@ def budget_table(summary: Summary) -> Table | None:
     )
     heads = ["vocabulary", "given", "larger, not taken", "extra bytes", "distortion", "bytes", "of the budget"]
     return Table("Where the budget went", [*heads, "distortion left"], rows, note, text_columns=3)
+
+
+def reliability_table(summary: Summary) -> Table | None:
+    """How far the vectors of values as popular are signal; only where folds were compared."""
+    found = _compression(summary).get("reliability")
+    if not found:
+        return None
+    largest = sorted(found, key=lambda name: (-sum(part["values"] for part in found[name]), name))
+    rows = []
+    for name in largest[:_MOST_RANGES]:
+        for place, part in enumerate(reversed(found[name])):
+            cells = [name if place == 0 else "", fmt.count(part["count_from"]), fmt.count(part["values"])]
+            rows.append(Row([*cells, _percent(part["reliability"])], "first" if place == 0 else ""))
+    note = (
+        "Reliability is the signal's share of the variance of vectors trained on all rows, from how far the models "
+        "of different folds agree on values about as popular; values that never occur are in no range. A value's "
+        "squared error counts its weight by popularity times its reliability, so bytes go last to values whose vectors "
+        f"are memory of their few rows. {fmt.percent(LEAST)} is the least, also where folds do not agree at all."
+    )
+    if len(largest) > _MOST_RANGES:
+        note += f" {fmt.count(len(largest) - _MOST_RANGES)} smaller vocabularies are not listed."
+    heads = ["vocabulary", "training rows, from", "values", "reliability"]
+    return Table("How far vectors can be trusted", heads, rows, note)
 
 
 def overlap_table(summary: Summary) -> Table | None:

@@ -200,7 +200,7 @@ def _diagnose(
     layout: FieldLayout,
     counts: Mapping[str, NDArray[np.int64]],
 ) -> dict[str, Any]:
-    """What the codebook's bundle says of its codes, of how a budget was spent and of pre-training's folds."""
+    """What the codebook's bundle says of its codes, of its values' weights, of a budget and of pre-training's folds."""
     extra = codebook.extra
     return {
         "vocabularies": {
@@ -209,6 +209,7 @@ def _diagnose(
         },
         "coverage": coverage({name: counts[name][:size] for name, size in layout.vocabularies}, plans),
         "allocation": extra.get("allocation"),
+        "reliability": extra.get("reliability"),
         "folds": extra.get("pretrain_folds"),
     }
 

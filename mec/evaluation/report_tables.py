@@ -21,7 +21,8 @@ _PAIRED_NOTE = " AUC differences are paired, with DeLong's 95 % interval."
 def tables_of(summary: Summary) -> list[Table]:
     """Every table that the summary has the numbers for, in the report's order."""
     tables = [_metrics_table, _slices_table, _bytes_table, _vocabularies_table]
-    tables += [compression.budget_table, compression.coverage_table, compression.distortion_table]
+    tables += [compression.budget_table, compression.reliability_table]
+    tables += [compression.coverage_table, compression.distortion_table]
     tables += [compression.codewords_table, compression.overlap_table, compression.neighbours_table]
     tables += [compression.folds_table, _latency_table, steps_table, _lineage_table]
     return [table for make in tables if (table := make(summary)) is not None]

@@ -15,7 +15,7 @@ from mec.data.layout import FieldLayout
 from mec.data.vocabulary import Vocabularies
 from mec.errors import BundleError, ConfigError, TrainingError
 from mec.fold_training import FoldTables
-from mec.quantize.reliability import popularity_ranges, reliability
+from mec.quantize.reliability import popularity_ranges, reliability, sample_ranges
 from mec.quantize.weights import popularity_weights
 
 TABLES_FILE = "tables.safetensors"
@@ -39,6 +39,7 @@ class PretrainedTables:
         self.width = self.embedding_dim + 1
         self.sizes = dict(self.layout.vocabularies)
         self._quantize = quantize
+        self._shares: dict[str, NDArray[np.float64]] = {}
 
     def rows(self, name: str) -> Tensor:
         """(V, W) float32 rows, the caller's own.
@@ -125,8 +126,10 @@ class PretrainedTables:
         if folds is None or wanted is False:
             return None
         ranges = popularity_ranges(self.counts(name))
-        index = np.arange(0, len(ranges), max(1, len(ranges) // self._quantize.max_points))
-        numbers = range(folds.folds.num)
-        known = np.logical_and.reduce([folds.counts(number, name)[index] > 0 for number in numbers])
-        fold_rows = [folds.rows(number, name)[index] for number in numbers]
-        return ranges, reliability(fold_rows, ranges[index], known)
+        if name not in self._shares:
+            index = sample_ranges(ranges, self._quantize.max_points)
+            numbers = range(folds.folds.num)
+            known = np.logical_and.reduce([folds.counts(number, name)[index] > 0 for number in numbers])
+            fold_rows = [folds.rows(number, name)[index] for number in numbers]
+            self._shares[name] = reliability(fold_rows, ranges[index], known)
+        return ranges, self._shares[name]

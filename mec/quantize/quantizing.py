@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from mec.quantize.neighbours import sample_values
 from mec.quantize.plan import VocabularyPlan
 from mec.quantize.planning import choose_plans
 from mec.quantize.pretrained_tables import PretrainedTables
+from mec.quantize.reliability import reliability_json
 from mec.quantize.storage import stored
 from mec.quantize.value_probe import ValueProbe
 from mec.steps import step
@@ -94,6 +95,8 @@ def quantize_step(
             draft.extra["weights"] = quantize.weights
             if allocation:
                 draft.extra["allocation"] = allocation
+            if trust := _trust(tables, tables.sizes if allocation else done):
+                draft.extra["reliability"] = trust
             draft.extra["pretrain_folds"] = bundle.extra["folds"]  # for a report on the codes
         written = open_bundle(out_codebook, "codebook")
         codes_parents = {"codebook": written, "vocabulary": vocabularies.bundle}
@@ -106,6 +109,12 @@ def quantize_step(
         with write_bundle(out_codes, "codes", parents=codes_parents, config=config) as draft:
             codes.write(draft)
         record.summary = _summary(plans, codebooks, {name: table.quality for name, table in done.items()})
+
+
+def _trust(tables: PretrainedTables, names: Iterable[str]) -> dict[str, list[dict[str, float]]]:
+    """Reliability by popularity range of the vocabularies whose values are weighted by it."""
+    found = {name: tables.reliability(name) for name in names}
+    return {name: reliability_json(tables.counts(name), *own) for name, own in found.items() if own is not None}
 
 
 def _share_progress(progress: Progress, num_units: int, what: str = "") -> Callable[[float, str], None]:

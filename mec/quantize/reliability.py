@@ -45,6 +45,22 @@ def popularity_ranges(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return ranges
 
 
+def sample_ranges(ranges: NDArray[np.int64], num: int) -> NDArray[np.int64]:
+    """About ``num`` values at even distances, closer in small ranges so that none has fewer than it needs.
+
+    Args:
+        ranges: (V,) range of each value, -1 for none.
+        num: Values wanted; from V // 2 on, all that have a range.
+
+    Returns:
+        Ascending ids of values with a range; of each range 256, or all where there are fewer.
+    """
+    stride = max(1, len(ranges) // num)
+    parts = [np.flatnonzero(ranges == number) for number in range(int(ranges.max(initial=-1)) + 1)]
+    kept = [part[:: max(1, min(stride, len(part) // _LEAST_VALUES))] for part in parts]
+    return np.sort(np.concatenate(kept)) if kept else np.empty(0, dtype=np.int64)
+
+
 def reliability(
     fold_rows: Sequence[Tensor], ranges: NDArray[np.int64], known: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
@@ -68,7 +84,8 @@ def reliability(
         if len(index) < 2:
             result[number] = LEAST
             continue
-        centred = [(table[index] - table[index].mean(0)).double() for table in fold_rows]
+        # a float32 mean of equal rows is not always their value, and what is left would correlate
+        centred = [rows - rows.mean(0) for rows in (table[index].double() for table in fold_rows)]
         sizes = [float(table.square().sum()) for table in centred]
         if not all(sizes):
             continue
@@ -77,3 +94,14 @@ def reliability(
         r = statistics.fmean(agreed)
         result[number] = min(max(more * r / (1 + (more - 1) * r), LEAST), 1.0) if r > 0 else LEAST
     return result
+
+
+def reliability_json(
+    counts: NDArray[np.int64], ranges: NDArray[np.int64], shares: NDArray[np.float64]
+) -> list[dict[str, float]]:
+    """Least training count, number of values and reliability of each range, the rarest first."""
+    facts = []
+    for number, share in enumerate(shares):
+        own = counts[ranges == number]
+        facts.append({"count_from": int(own.min()), "values": len(own), "reliability": float(share)})
+    return facts
