@@ -21,7 +21,7 @@ _FINE_SHARE = 8  # an eighth of the rows, between the two
 _FINE_ITERATIONS = 8
 _NEAR = 1.15  # times the least cost
 _MOST_SHAPES = 5
-_PRICES = (0.25, 1.0, 4.0, 16.0)  # times the price of a byte; smaller plans must be there where a larger does not fit
+_PRICES = (1.0, 4.0, 16.0)  # times the price of a byte; smaller plans must be there where a larger does not fit
 
 
 class PlanSearch:
