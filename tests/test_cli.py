@@ -16,7 +16,19 @@ from mec.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-COMMANDS = ["", "run", "refresh", "history", "rollback", "promote", "compile", "config", "synth", "check-backbone", "version"]
+COMMANDS = [
+    "",
+    "run",
+    "refresh",
+    "history",
+    "rollback",
+    "promote",
+    "compile",
+    "config",
+    "synth",
+    "check-backbone",
+    "version",
+]
 
 
 def mec(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -35,6 +35,6 @@ def register(
 
     roles = {"dataset": dataset, "vocabulary": vocabulary, "pretrained": pretrained, "codebook": codebook}
     roles |= {"codes": codes, "model": model, "publication": publication, "evaluation": evaluation}
-    given: dict[str, Any] = {role: Path(b.path) for role, b in roles.items()} | {"out": Path(registration.path)}
-    given["config_json"] = joined(name, seed, store, data, count, pretrain, quantize, publish, train, evaluate, tracking)
-    register_step(tracking=section(TrackingConfig, tracking), name=name, store=Path(store), run_id=run_id, **given)
+    args: dict[str, Any] = {role: Path(b.path) for role, b in roles.items()} | {"out": Path(registration.path)}
+    args["config_json"] = joined(name, seed, store, data, count, pretrain, quantize, publish, train, evaluate, tracking)
+    register_step(tracking=section(TrackingConfig, tracking), name=name, store=Path(store), run_id=run_id, **args)

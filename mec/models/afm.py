@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mec.config import Settings
 from mec.models.base import BACKBONES, Backbone, upper_triangle
+from mec.models.dropout import Dropout
 
 
 class AFMSettings(Settings):
@@ -49,8 +50,8 @@ class AFM(Backbone):
         nn.init.normal_(self.attention.bias, std=deviation)
         self.score = nn.Parameter(torch.randn(settings.attention_size))  # h (t,)
         self.projection = nn.Parameter(torch.ones(embedding_dim))  # p (D,)
-        self.attention_dropout = nn.Dropout(settings.attention_dropout)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.attention_dropout = Dropout(settings.attention_dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
         """(B, F, D), (B,) -> (B,); see ``Backbone.forward``."""

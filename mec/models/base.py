@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mec.config import Settings
 from mec.errors import ConfigError
+from mec.models.dropout import Dropout
 from mec.models.plugins import PluginRegistry
 
 
@@ -106,7 +107,7 @@ def mlp(num_inputs: int, hidden_units: tuple[int, ...], dropout: float) -> nn.Se
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.ReLU()]
         if dropout > 0:
-            layers.append(nn.Dropout(dropout))
+            layers.append(Dropout(dropout))
         num_inputs = units
     return nn.Sequential(*layers)
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mec.config import Settings
 from mec.models.base import BACKBONES, Backbone, output_layer
+from mec.models.dropout import Dropout
 
 MAX_VALUE = 1e10  # of a SAM3 layer's outputs, whose order doubles or triples per layer: products of three stay float32
 
@@ -121,7 +122,7 @@ class SAM(Backbone):
             if settings.aggregation == "weighted_pooling":
                 self.pooling = nn.Parameter(torch.ones(num_fields))  # p
                 num_outputs = embedding_dim
-        self.layers = nn.Sequential(*(nn.Sequential(layer, nn.Dropout(settings.dropout)) for layer in layers))
+        self.layers = nn.Sequential(*(nn.Sequential(layer, Dropout(settings.dropout)) for layer in layers))
         self.output = output_layer(num_outputs)
 
     def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:

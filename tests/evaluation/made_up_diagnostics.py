@@ -33,6 +33,13 @@ def make_diagnostics(names: tuple[str, str] = ("item", "user")) -> dict[str, Any
             "distortion": 50.0,
             "vocabularies": shares,
         },
+        "reliability": {
+            names[0]: [{"count_from": 4, "values": 300, "reliability": 0.625}],
+            names[1]: [
+                {"count_from": 1, "values": 499, "reliability": 0.01},
+                {"count_from": 16, "values": 400, "reliability": 1.0},
+            ],
+        },
         "folds": {
             "num": 2,
             "seed": 0,

@@ -18,7 +18,7 @@ from tests.evaluation.made_up_diagnostics import make_diagnostics
 
 MAKERS = [
     tables.budget_table, tables.coverage_table, tables.distortion_table, tables.codewords_table, tables.overlap_table,
-    tables.neighbours_table, tables.folds_table,
+    tables.neighbours_table, tables.folds_table, tables.reliability_table,
 ]  # fmt: skip
 
 
@@ -99,10 +99,26 @@ def test_folds_with_their_agreement() -> None:
     assert tables.folds_table(summary(folds={"num": 0, "seed": 0, "fits": []})) is None
 
 
+def test_reliability_by_range_the_popular_first_and_the_large_vocabularies() -> None:
+    table = tables.reliability_table(summary())
+    assert cells(table) == [
+        ["user", "16", "400", "100.0 %"],
+        ["", "1", "499", "1.00 %"],
+        ["item", "4", "300", "62.5 %"],
+    ]
+    assert table is not None
+    assert "not listed" not in table.note
+    many = {f"v{num}": [{"count_from": 1, "values": 300 + num, "reliability": 0.5}] for num in range(11)}
+    table = tables.reliability_table(summary(reliability=many))
+    assert [row[0] for row in cells(table)] == [f"v{num}" for num in range(10, 2, -1)]
+    assert table is not None
+    assert "3 smaller vocabularies are not listed" in table.note
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_nothing_without_numbers(make: Any) -> None:
     assert make({}) is None
-    empty = {"vocabularies": {}, "coverage": [], "allocation": None, "folds": None}
+    empty = {"vocabularies": {}, "coverage": [], "allocation": None, "folds": None, "reliability": None}
     assert make(summary(**empty)) is None
 
 

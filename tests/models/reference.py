@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mec.models import Backbone, build_backbone
+from mec.models.dropout import Dropout
 
 Reference = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -100,7 +101,7 @@ def hidden_layers(layers: nn.Sequential, vector: Sequence[Tensor]) -> list[Tenso
         elif isinstance(layer, nn.ReLU):
             hidden = relu(hidden)
         else:
-            assert isinstance(layer, nn.Dropout)
+            assert isinstance(layer, Dropout)
     return hidden
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
@@ -26,7 +31,10 @@ SETTINGS: dict[str, Any] = {
     "evaluate": {"latency_rows": 0},
     "publish": {"writer": "bulk"},
     # values without a time repeat by chance
-    "refresh": {"arrivals": {"max_overlap": 0.5}, "bounds": {"max_auc_decline": 0.5, "max_auc_drop": 0.5, "max_logloss_rise": 1.0}},
+    "refresh": {
+        "arrivals": {"max_overlap": 0.5},
+        "bounds": {"max_auc_decline": 0.5, "max_auc_drop": 0.5, "max_logloss_rise": 1.0},
+    },
 }
 
 
@@ -56,3 +64,28 @@ def mec(directory: Path, *arguments: object) -> subprocess.CompletedProcess[str]
     with start(directory, *arguments) as process:
         stdout, stderr = process.communicate(timeout=600)
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def kill_in_step(directory: Path, step: str, *arguments: object, meanwhile: Callable[[], None] | None = None) -> None:
+    """Start ``mec`` and kill it, runner and step, as soon as a step's process is there; nothing can tidy up."""
+    with start(directory, *arguments) as runner:
+        child = _step_process(runner, step)
+        if meanwhile is not None:
+            child.suspend()
+            meanwhile()
+        runner.kill()
+        child.kill()
+        runner.communicate(timeout=60)
+    assert runner.returncode == -signal.SIGKILL
+
+
+def _step_process(runner: subprocess.Popen[str], step: str) -> psutil.Process:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert runner.poll() is None, f"the run ended before {step} began"
+        for child in psutil.Process(runner.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.cmdline()[-2:] == ["--function_to_execute", step]:
+                    return child
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} did not begin")

@@ -33,6 +33,12 @@ pytestmark = pytest.mark.slow
 TRACKING = TrackingConfig()
 
 
+@pytest.fixture(autouse=True)
+def own_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the rows of three periods, and a model trained on the first."""
@@ -52,15 +58,9 @@ def request_rows(directory: Path) -> pd.DataFrame:
 
 def served(directory: Path, rows: pd.DataFrame) -> np.ndarray:
     """What the champion answers, loaded from MLflow, with codes from Feast."""
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    uri = f"sqlite:///{directory / '.mec' / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
-        return np.asarray(mlflow.pyfunc.load_model("models:/shop@champion").predict(rows))
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+    with connected(TRACKING, store=directory / ".mec") as server:
+        folder = server.client.get_model_version_by_alias("shop", "champion").source
+    return np.asarray(mlflow.pyfunc.load_model(folder).predict(rows))
 
 
 def champion_tags(directory: Path) -> tuple[str, dict[str, str]]:
