@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mec.bundle import open_bundle
-from tests.pipelines.test_local import INSIDE, Place, step_process
+from tests.pipelines.test_local import INSIDE, Place, over, step_process
 
 SHARED = {"counts", "vocabulary", "dataset", "pretrained", "codebook", "codes", "publication", "comparison"}
 OWN = {"model", "reference", "evaluation", "registration"}
@@ -122,7 +122,7 @@ def test_a_killed_branch_is_named_and_ctrl_c_ends_all_of_them(tmp_path):
         _, stderr = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
     assert stderr.splitlines()[-1] == "interrupted"
-    assert not child.is_running()
+    assert over(child)
     assert list((place.path / "tmp").iterdir()) == []
 
     done = place.run(*TWO, *INSIDE)
