@@ -15,6 +15,7 @@ What is compared, all by the pipeline's own step functions, and one FM per seed 
 
     reference   full tables, L2 x dropout x first rows (two points from random rows) searched
     ours        quantize.budget: 16x, 32x, ...
+    warm        ours, with codewords that the backbone's training moves
     residual    residual codes of one shape for all large vocabularies
     pq          plain product quantization: unweighted k-means of sub-vectors
     ablation    product codes of one shape: weights, the MEC objective and its terms, warm and random codewords

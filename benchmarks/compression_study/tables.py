@@ -22,6 +22,7 @@ class Study:
     Attributes:
         config: Of the table; its FM and backbone settings hold for every method.
         ratios: Byte ratios asked of our budget.
+        warm_ratios: Byte ratios of our budget with codewords that the backbone's training moves.
         hashing_ratios: Byte ratios of hashed tables.
         residual: M x K of explicit residual codings.
         product: M x K of plain product quantization.
@@ -36,6 +37,7 @@ class Study:
     name: str
     config: RunConfig
     ratios: tuple[float, ...]
+    warm_ratios: tuple[float, ...]
     hashing_ratios: tuple[float, ...]
     residual: tuple[Shape, ...]
     product: tuple[Shape, ...]
@@ -68,6 +70,7 @@ def find_study(table: str, *, tiny: bool, overrides: Sequence[str] = ()) -> Stud
             table,
             config,
             ratios=(4, 8, 16, 32),
+            warm_ratios=(8,),
             hashing_ratios=(4, 8, 16),
             residual=((4, 64),),
             product=((14, 256), (5, 256), (4, 64)),
@@ -78,6 +81,7 @@ def find_study(table: str, *, tiny: bool, overrides: Sequence[str] = ()) -> Stud
         table,
         config,
         ratios=(16, 32, 64, 128, 256, 512),
+        warm_ratios=(64, 128),
         hashing_ratios=(16, 64, 128),
         residual=((1, 64), (1, 16)),
         product=((4, 64), (2, 16), (1, 16)),
@@ -105,6 +109,7 @@ def _synthetic(overrides: Sequence[str]) -> Study:
         "synthetic",
         _with_overrides(raw, overrides),
         ratios=(100,),
+        warm_ratios=(),
         hashing_ratios=(100,),
         residual=((1, 64),),
         product=((4, 64), (2, 16)),
@@ -130,6 +135,7 @@ def _tiny(name: str, overrides: Sequence[str]) -> Study:
         name,
         _with_overrides(raw, overrides),
         ratios=(4, 8, 16),
+        warm_ratios=(8,),
         hashing_ratios=(4, 16),
         residual=((1, 16), (1, 64)),
         product=((4, 16), (2, 16)),

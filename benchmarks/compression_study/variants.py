@@ -35,8 +35,9 @@ class Variant:
     """One method at one size.
 
     Attributes:
-        method: reference, ours, full_folds (frozen full tables, the backbone trained out of fold), residual,
-            no_folds (the same without out-of-fold training), pq, ablation, small_dim or hashing.
+        method: reference, ours, warm (ours, with codewords trained on), full_folds (frozen full tables, the backbone
+            trained out of fold), residual, no_folds (the same without out-of-fold training), pq, ablation, small_dim or
+            hashing.
         size: Name within the method; ``label`` is method/size.
         pretrain: The FM whose rows it starts from.
         grid: Points of its search; one point needs none.
@@ -110,6 +111,9 @@ def find_variants(study: Study, layout: FieldLayout) -> list[Variant]:
     result = [Variant("reference", "", pretrain, crossed + random)]
     for ratio in study.ratios:
         result.append(Variant("ours", f"{ratio:g}x", pretrain, own, {**planned, "budget": f"{ratio:g}x"}))
+    for ratio in study.warm_ratios:
+        settings = {**planned, "budget": f"{ratio:g}x"}
+        result.append(Variant("warm", f"{ratio:g}x", pretrain, own, settings, codewords="warm"))
     exact = fixed | {"min_values": layout.num_values + 1, "floats": "float32"}
     result.append(Variant("full_folds", "", pretrain, own, exact))
     for shape in study.residual:
