@@ -117,7 +117,7 @@ def _synthetic(overrides: Sequence[str]) -> Study:
         small_dims=(1, 4),
         dropouts=(0.0, 0.3),
         reference_l2=(0.003, 0.03),
-        random_l2=(0.003, 0.03),
+        random_l2=(),
         baseline_l2=(0.003, 0.03),
     )
 

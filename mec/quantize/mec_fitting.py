@@ -46,7 +46,7 @@ def fit_mec(
     """
     device = find_device(settings.device, "quantize.mec.device")
     center, scale = _center_and_scale(points, weights)
-    points, weights = ((points - center) / scale).to(device), weights.to(device)
+    points, weights = (points - center).div_(scale).to(device), weights.to(device)
     generator = torch.Generator().manual_seed(seed)
     trainer = MecTrainer(points, weights, _moved(start, -center / scale, 1 / scale), settings, generator)
     before = float(weights @ trainer.errors())

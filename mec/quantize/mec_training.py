@@ -47,12 +47,13 @@ class MecTrainer:
         self.network = MecNetwork(start.codewords, structure, start.num_codes, hidden_units, generator)
         self.network.to(points.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
-        self.steps_per_epoch = math.ceil(len(points) / settings.batch_size)
+        self.epoch_rows = min(len(points), settings.epoch_rows)
+        self.steps_per_epoch = math.ceil(self.epoch_rows / settings.batch_size)
         self.usage = torch.zeros(start.num_codes, start.num_codewords, dtype=torch.int64, device=points.device)
         self.num_epochs = self.num_restarted = 0
 
     def epoch(self) -> Iterator[float]:
-        """Take the steps of one epoch: N points, drawn in proportion to their weights, in batches.
+        """Take the steps of one epoch: ``epoch_rows`` points, or N, drawn in proportion to their weights, in batches.
 
         The step size falls linearly, to 0 after ``settings.epochs``.
 
@@ -63,7 +64,7 @@ class MecTrainer:
             TrainingError: A loss term is not finite; raised before the step.
         """
         self.usage.zero_()
-        drawn = draw(self.weights, len(self.points), self.generator)
+        drawn = draw(self.weights, self.epoch_rows, self.generator)
         drawn = drawn[torch.randperm(len(drawn), generator=self.generator).to(drawn.device)]
         for i, batch in enumerate(torch.split(drawn, self.settings.batch_size)):
             share = (self.num_epochs + i / self.steps_per_epoch) / self.settings.epochs

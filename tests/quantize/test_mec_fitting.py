@@ -109,6 +109,17 @@ def test_only_reconstruction_is_plain_gradient_vector_quantization(planted: tupl
     assert torch.allclose(trainer.codebook().codewords[0], codewords.detach(), atol=1e-6)
 
 
+def test_an_epoch_draws_no_more_rows_than_asked(planted: tuple[Tensor, Tensor]) -> None:
+    rows, weights = planted  # 1,000 of them
+    for epoch_rows, steps in ((250, 3), (1000, 10), (5000, 10)):
+        settings = MecConfig(epochs=1, batch_size=100, epoch_rows=epoch_rows)
+        trainer = MecTrainer(rows, weights, ResidualCodebook(rows[:16][None].clone()), settings, generator())
+        done = list(trainer.epoch())
+        assert len(done) == steps
+        assert done[-1] == 1
+        assert int(trainer.usage.sum()) == min(epoch_rows, 1000)
+
+
 def test_same_seed_same_codewords(planted: tuple[Tensor, Tensor]) -> None:
     for encoder in ("none", "mlp"):
         one, again, other = (
