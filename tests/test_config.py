@@ -83,6 +83,9 @@ def test_overrides_win_in_order_and_take_yaml(tmp_path: Path) -> None:
         ({"count": {"scheduler": "cluster"}}, r"count: scheduler must be"),
         ({"name": "a b"}, r"name: .*pattern"),
         ({"train": {"l2": 0.1}}, r"train: l2=0\.1 has no effect while codewords is 'frozen'"),
+        ({"quantize": {"reliability": True}, "pretrain": {"folds": 0}}, r"pretrain\.folds=0 trains none"),
+        ({"quantize": {"budget": "64x"}, "train": {"codewords": "random"}}, r"set train\.codewords to warm or frozen"),
+        ({"quantize": {"head": 8}, "train": {"codewords": "random"}}, r"set train\.codewords to warm or frozen"),
         ({"data": {"split": {"kind": "column", "test_fraction": 0.2}}}, r"test_fraction=0\.2 has no effect while kind"),
         (
             {"data": {"split": {"kind": "random", "column": "fold"}}},

@@ -75,3 +75,17 @@ class RunConfig(Settings):
                 "lower quantize.num_codes or raise pretrain.embedding_dim"
             )
         return self
+
+    @model_validator(mode="after")
+    def _steps_fit_each_other(self) -> RunConfig:
+        if self.quantize.reliability and not self.pretrain.folds:
+            raise ValueError(
+                "quantize.reliability compares models trained without a fold each, and pretrain.folds=0 trains none; "
+                "set pretrain.folds to 2, or quantize.reliability to null"
+            )
+        if self.train.codewords == "random" and (self.quantize.head or self.quantize.budget):
+            raise ValueError(
+                "train.codewords=random leaves the pre-trained space, and the exact rows of popular values stay in it; "
+                "set train.codewords to warm or frozen, or quantize without quantize.head and quantize.budget"
+            )
+        return self

@@ -88,7 +88,7 @@ class MecConfig(Settings):
     restart: bool = Field(True, description="move codewords that coded nothing in an epoch onto badly coded rows")
     epochs: int = Field(10, ge=1, le=10_000, description="passes over the fitted points at most")
     epoch_rows: int = Field(
-        1 << 18, ge=1, description="rows drawn by weight in an epoch at most; fewer where there are fewer points"
+        1 << 16, ge=1, description="rows drawn by weight in an epoch at most; fewer where there are fewer points"
     )
     checkpoint: Literal["reconstruction", "last"] = Field(
         "reconstruction", description="keep the epoch of least weighted squared error of the points, or the last one"

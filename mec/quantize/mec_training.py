@@ -19,7 +19,7 @@ from mec.quantize.sampling import draw
 PlainCodebook = ProductCodebook | ResidualCodebook
 
 _HIDDEN_UNITS = 64
-_CHUNK_ROWS = 1 << 16
+_CHUNK_ROWS = 1 << 13
 
 
 class MecTrainer:
