@@ -20,6 +20,7 @@ from mec.config import OptimizerConfig
 from mec.ctr_model import CtrModel, predict_split, squared_norm, to_device
 from mec.data.dataset import Batch, EncodedDataset
 from mec.devices import find_device
+from mec.embeddings.method import Method
 from mec.errors import TrainingError
 from mec.evaluation.metrics import auc
 from mec.optimizer import CtrOptimizer
@@ -155,6 +156,8 @@ def train_batch(
 ) -> float:
     """One step on one batch; the loss is binary cross-entropy + l2 * mean over rows of |rows used|^2.
 
+    A compression method may add a term of its own, ``Method.regulariser``.
+
     Returns:
         The binary cross-entropy.
 
@@ -170,6 +173,10 @@ def train_batch(
         # an empty slot's row is id 0's, read and multiplied by 0: the batch does not use it
         used = rows if weights is None else rows * (weights != 0).unsqueeze(2)
         terms["l2"] = squared_norm(used) * (l2 / len(label))
+    method = model.embedding if isinstance(model.embedding, Method) else None
+    regulariser = None if method is None else method.regulariser(rows)
+    if regulariser is not None:
+        terms["regulariser"] = regulariser
     values = torch.stack([t.detach() for t in terms.values()]).tolist()
     for term, value in zip(terms, values, strict=True):
         if not math.isfinite(value):
@@ -181,6 +188,8 @@ def train_batch(
     optimizer.zero_grad()
     torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
+    if method is not None:
+        method.after_step(step)
     return float(values[0])
 
 

@@ -48,7 +48,7 @@ def parse_config(raw: dict[str, Any], where: str = "config") -> RunConfig:
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{where} has bad settings:\n  " + "\n  ".join(_explain(error, RunConfig))) from None
+        raise ConfigError(f"{where} has bad settings:\n  " + "\n  ".join(explain(error, RunConfig))) from None
 
 
 def section(model: type[Settings], text: str) -> Any:
@@ -60,7 +60,7 @@ def section(model: type[Settings], text: str) -> Any:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(f"bad {model.__name__} parameter:\n  " + "\n  ".join(_explain(error, model))) from None
+        raise ConfigError(f"bad {model.__name__} parameter:\n  " + "\n  ".join(explain(error, model))) from None
 
 
 def joined(
@@ -114,7 +114,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line for each thing that is wrong: the key, what was found, and the known keys where it is unknown."""
     lines = []
     for item in error.errors():
         location = [str(p) for p in item["loc"]]
@@ -132,10 +133,9 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
 def _known_keys(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
     current: type[BaseModel] = model
     for name in parents:
-        if name.isdigit():
+        if name not in current.model_fields:  # an index, or a key of the user's
             continue
-        annotation = current.model_fields[name].annotation if name in current.model_fields else None
-        nested = _model_of(annotation)
+        nested = _model_of(current.model_fields[name].annotation)
         if nested is None:
             break
         current = nested
