@@ -25,16 +25,37 @@ from mec.bundle import Bundle
 from mec.data.dataset import EncodedDataset
 from mec.data.folds import Folds
 from mec.data.layout import FieldLayout
-from mec.errors import BundleError, DataError
+from mec.errors import BundleError, DataError, TrainingError
 from mec.quantize.weights import popularity_weights
+from mec.training import LEARNED_AUC
 
 _SEED_STEP = 1_000_003  # so that folds of neighbouring seeds draw different vectors
 _BATCH_ROWS = 65_536
+_CLEARLY_LEARNED_AUC = 0.6
 
 
 def fold_seed(seed: int, fold: int) -> int:
     """Seed of the model that leaves one fold out."""
     return seed + _SEED_STEP * (fold + 1)
+
+
+def refuse_unlearned(fold: int, fold_auc: float, auc: float) -> None:
+    """Refuse out-of-fold vectors that are noise: a backbone trained on them would be worth little in service.
+
+    Args:
+        fold: The one that the model was trained without.
+        fold_auc: Best validation AUC of the fold's model.
+        auc: The same of the model of all rows.
+
+    Raises:
+        TrainingError: The fold's model learned nothing, and the other one did.
+    """
+    if fold_auc < LEARNED_AUC and auc >= _CLEARLY_LEARNED_AUC:
+        raise TrainingError(
+            f"the model that leaves out fold {fold} learned nothing, and the model of all rows did",
+            found=f"validation AUC {fold_auc:.4f} and {auc:.4f}",
+            fix="lower pretrain.l2 or raise pretrain.max_epochs, or set pretrain.folds to 0",
+        )
 
 
 def count_rows(data: EncodedDataset) -> dict[str, NDArray[np.int64]]:

@@ -26,7 +26,7 @@ from mec.data.folds import Folds
 from mec.data.vocabulary import LINEAR, Vocabularies
 from mec.embeddings.full import FullEmbedding
 from mec.errors import DataError
-from mec.fold_training import count_rows, fold_seed, into_space, save_fold
+from mec.fold_training import count_rows, fold_seed, into_space, refuse_unlearned, save_fold
 from mec.models import build_backbone
 from mec.steps import step
 from mec.training import FitResult, fit
@@ -47,7 +47,7 @@ def pretrain_step(
 
     Raises:
         DataError: Too few training rows or values for the folds.
-        TrainingError: A loss term is not finite.
+        TrainingError: A loss term is not finite, or a fold's model learned nothing where the model of all rows did.
     """
     with step("pretrain", out) as record:
         data = EncodedDataset.open(dataset)
@@ -69,9 +69,9 @@ def pretrain_step(
             facts = []
             for fold in range(folds.num if folds else 0):
                 assert folds is not None
-                facts.append(
-                    _train_fold(trainings, data.without_fold(folds, fold), seed, fold, tables, vocabularies, draft.path)
-                )
+                rest = data.without_fold(folds, fold)
+                facts.append(_train_fold(trainings, rest, seed, fold, tables, vocabularies, draft.path))
+                refuse_unlearned(fold, facts[-1]["fit"]["best_auc"], result.best_auc)
             draft.extra = {
                 "space": str(uuid.UUID(bytes=digest[:16], version=5)),
                 "embedding_dim": pretrain.embedding_dim,

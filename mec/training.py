@@ -26,6 +26,9 @@ from mec.evaluation.metrics import auc
 from mec.optimizer import CtrOptimizer
 from mec.progress import Progress
 
+LEARNED_AUC = 0.52  # a validation AUC below it is chance
+_PLATEAU_VALIDATIONS, _PLATEAU_STEPS = 10, 10_000
+
 
 @dataclass
 class Validation:
@@ -194,8 +197,9 @@ def train_batch(
 
 
 def _on_plateau(result: FitResult) -> bool:
-    """Whether nothing has been learned yet: a strong L2 can hold small vectors near zero for some epochs.
+    """Whether nothing has been learned yet: a strong L2 can hold small vectors near zero for some thousand steps.
 
-    Only the first ten validations may count as that, so a hopeless run still ends.
+    Only ten validations, or 10,000 steps where these are fewer, may count as that, so a hopeless run still ends.
     """
-    return len(result.history) <= 10 and result.best_auc < 0.52
+    early = len(result.history) <= _PLATEAU_VALIDATIONS or result.history[-1].step <= _PLATEAU_STEPS
+    return early and result.best_auc < LEARNED_AUC

@@ -21,8 +21,8 @@ from mec.data.dataset import EncodedDataset
 from mec.data.folds import Folds
 from mec.data.layout import PAD_ID, FieldLayout, FieldSlots
 from mec.data.shards import DatasetWriter
-from mec.errors import BundleError, ConfigError, DataError
-from mec.fold_training import FoldTables, count_rows, fold_seed, into_space, save_fold
+from mec.errors import BundleError, ConfigError, DataError, TrainingError
+from mec.fold_training import FoldTables, count_rows, fold_seed, into_space, refuse_unlearned, save_fold
 from mec.pretraining import pretrain_step
 from tests.tiny import LAYOUT, SIZES, Tiny, make_tiny
 
@@ -283,3 +283,23 @@ def test_a_bundle_without_a_folds_tables_is_refused(pretrained: Bundle, tmp_path
         with pytest.raises(BundleError, match=r"has no file 'fold-1\.safetensors'"):
             tables.rows(1, "item")
         assert tables.counts(0, "item").tolist() == [0] * 201
+
+
+def test_a_fold_that_learned_nothing_is_refused_unless_nothing_can_be_learned(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fold_auc, auc in ((0.45, 0.59), (0.53, 0.9)):
+        refuse_unlearned(0, fold_auc, auc)
+    with pytest.raises(TrainingError, match=r"leaves out fold 1 learned nothing.*0\.4500 and 0\.7800.*pretrain\.l2"):
+        refuse_unlearned(1, 0.45, 0.78)
+    run = pretraining._Trainings.run
+
+    def stuck(self: Any, data: EncodedDataset, seed: int, fold: int | None = None) -> Any:
+        model, result = run(self, data, seed, fold)
+        result.best_auc = 0.9 if fold is None else 0.43
+        return model, result
+
+    monkeypatch.setattr(pretraining._Trainings, "run", stuck)
+    with pytest.raises(TrainingError, match="leaves out fold 0 learned nothing"):
+        pretrain(tiny, tmp_path / "p")
+    assert not (tmp_path / "p" / "manifest.json").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -198,10 +197,19 @@ def test_empty_slots_are_no_rows_of_the_batch_for_l2() -> None:
     assert not torch.equal(embedding.table.weight[2], before[2])
 
 
+@pytest.mark.parametrize(
+    ("plateau_epochs", "validations", "why"),
+    [
+        (0, 11, "ten validations may be a plateau, the next one counts"),
+        (12, 13, "so may all within the steps that are allowed"),
+    ],
+)
 def test_patience_waits_while_nothing_has_been_learned_yet(
-    data: EncodedDataset, monkeypatch: pytest.MonkeyPatch
+    data: EncodedDataset, monkeypatch: pytest.MonkeyPatch, plateau_epochs: int, validations: int, why: str
 ) -> None:
     monkeypatch.setattr(training, "auc", lambda labels, scores: 0.5)
-    settings = SETTINGS.model_copy(update={"patience": 1, "max_epochs": 14})
+    steps_per_epoch = math.ceil(data.num_rows("train") / SETTINGS.batch_size)
+    monkeypatch.setattr(training, "_PLATEAU_STEPS", plateau_epochs * steps_per_epoch)
+    settings = SETTINGS.model_copy(update={"patience": 1, "max_epochs": 15})
     result = fit(new_model(data, "fm"), data, settings, name="pretrain", seed=0)
-    assert len(result.history) == 11, "ten validations may be a plateau, the next one counts"
+    assert len(result.history) == validations, why
