@@ -1,141 +1,108 @@
-"""How far a refresh goes from stale codes to a full retrain, the backbone untouched: every variant, over seeds.
+"""What refreshed codes are worth, how long they last, and what they cost, the backbone untouched.
 
-    python benchmarks/refresh.py --work WORK                # Yelp and synthetic, 5 seeds, all variants
-    python benchmarks/refresh.py --work WORK --report       # print what is there, run nothing
-    python benchmarks/refresh.py --work WORK --tiny         # a minute: does it run
+    python benchmarks/refresh.py variants --work DIR               # all variants of one refresh, 5 seeds
+    python benchmarks/refresh.py series --work DIR --data yelp     # five refreshes in a row
+    python benchmarks/refresh.py cost --work DIR                   # seconds and memory, of the commands themselves
+    python benchmarks/refresh.py variants --work DIR --only 'warm * frozen*' --seeds 1 --processes 2
+    python benchmarks/refresh.py series --work DIR --report        # report what is there, run nothing
+    python benchmarks/refresh.py cost --work DIR --tiny            # does it run; a minute or two
 
-Yelp: the base run is trained on events of progress < .6, refreshed with .6 to .8, and all are tested on the rest.
-Synthetic: 10 % of the values are new and 15 % drift from the base period to the new one; of its rows two fifths are
-refreshed with and the rest is tested on. A variant is the start of the small model (warm, fresh), the rows that it
-trains on (new, new and as many replayed, all), and the coding (frozen codebooks with hysteresis 0 or .3, renewed). The
-full retrain is a train run on all rows but the test rows. A refresh validates on new rows, a retrain on new and old.
+Run it where ``configs`` is. Every data set has a directory in DIR, with a JSON file for each cell (variant, refresh,
+seed); a rerun does what is missing. Reports go there too: ``report.md``, ``summary.json``, a PNG and an SVG.
 
-Columns: test AUC; the share of the way from stale to retrain that is closed, per seed; logloss with the calibration in
-service and refitted on the new validation rows; known values whose online row changes; seconds of all steps from
-pre-training to evaluation. Intervals are Student's t over seeds, 95 %. Cells are kept in WORK and not run twice.
+    variants    Yelp: trained on events of progress < .6, refreshed with .6 to .8, tested on the rest. Synthetic: 10 %
+                of the values are new and 15 % drift from the base period to the next; two fifths of its rows are
+                refreshed with, the rest is tested on. A variant is the start of the small model (warm, fresh), the
+                rows that it trains on (new, new and as many old ones sampled, all), and the coding (frozen codebooks
+                with hysteresis 0 or .3, renewed).
+    series      Yelp: trained on progress < .5, then five refreshes with a twelfth each, each tested on the twelfth
+                after it. Synthetic: six periods, values new and drifting in each; a fifth of a period's rows is
+                refreshed with, others of the same period are tested on. A retrain after each refresh, on all rows so
+                far, and what the refresh itself would have decided.
+    cost        ``mec run``, then ``mec refresh`` with 20 % new rows; synthetic: the same new rows after a history
+                four times as long, too. Runs one command at a time: leave the machine alone.
+
+A full retrain has a new space, a new codebook and a new backbone. A refresh validates on new rows, a retrain on old and
+new ones. Intervals are Student's t over seeds, 95 %. Models that train their codewords on (``train.codewords`` warm
+or random) cannot be refreshed, so there is no such variant; ``--set train.codewords=warm`` is refused.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
-from collections.abc import Sequence
+import os
+import sys
 from pathlib import Path
-from typing import Any
 
-from refresh_cells import RETRAIN, Study, make_data, read_cell, run_retrain, run_variant, variants
+from filelock import FileLock, Timeout
+from refresh_study.cost import HISTORIES, find_cost_study, run_cost
+from refresh_study.cost_report import write_cost_report
+from refresh_study.report import write_report
+from refresh_study.sources import DATA, find_study
+from refresh_study.variants import VARIANTS, choose_variants
 
-from mec.config import RunConfig, SyntheticConfig, load_config, parse_config
-
-
-def yelp() -> Study:
-    """The config that is shipped, cut by progress."""
-    return Study(load_config("configs/yelp_next.yaml", ["evaluate.reference=none", "evaluate.latency_rows=0"]), None)
-
-
-def synthetic(num_rows: int = 600_000, **settings: Any) -> Study:
-    """The generator's two periods."""
-    rows = SyntheticConfig(num_rows=num_rows, num_periods=2, **settings)
-    return Study(synthetic_config(len(rows.field_sizes)), rows)
+from mec.errors import MecError
 
 
-def synthetic_config(num_fields: int, **sections: Any) -> RunConfig:
-    """A run on the generator's columns."""
-    data = {"path": "rows", "categorical": [f"f{i}" for i in range(num_fields)], "split": {"kind": "column"}}
-    evaluate = {"latency_rows": 0}
-    return parse_config({"name": "synthetic", "data": data, "evaluate": evaluate, **sections})
-
-
-def tiny() -> Study:
-    """A few thousand rows and two passes: nothing is learned."""
-    fast = {"max_epochs": 2, "batch_size": 256, "learning_rate": 0.01}
-    sections = {
-        "pretrain": {"embedding_dim": 4, **fast},
-        "train": {"settings": {"hidden_units": [8]}, **fast},
-        "quantize": {"num_codewords": 16, "min_values": 100},
-    }
-    rows = SyntheticConfig(num_rows=8_000, field_sizes=(200, 150, 10), num_periods=2)
-    return Study(synthetic_config(3, **sections), rows)
-
-
-def run(study: Study, work: Path, seeds: range, names: Sequence[str]) -> None:
-    """Run the cells that are missing, seed by seed, so that a part is a whole table of fewer seeds."""
-    make_data(study, work)
-    wanted = variants()
-    for seed in seeds:
-        if read_cell(study, work, RETRAIN, seed) is None:
-            run_retrain(study, work, seed)
-        for name in names:
-            if read_cell(study, work, name, seed) is None:
-                run_variant(study, work, seed, name, wanted[name])
-
-
-def report(study: Study, work: Path, seeds: range) -> str:
-    """The table of one data set."""
-    retrains = {seed: read_cell(study, work, RETRAIN, seed) for seed in seeds}
-    complete = [seed for seed, facts in retrains.items() if facts is not None]
-    lines = [f"{study.config.name}, {len(complete)} seeds"]
-    lines.append(f"{'':24}{'AUC':>18}{'way closed':>18}{'logloss':>10}{'refitted':>18}{'rewritten':>11}{'seconds':>9}")
-    stale_shown = False
-    for name in variants():
-        cells = {seed: read_cell(study, work, name, seed) for seed in complete}
-        pairs = [(cell, retrain) for seed, cell in cells.items() if cell and (retrain := retrains[seed])]
-        if not pairs:
-            continue
-        if not stale_shown:
-            stale = [cell for cell, _ in pairs]
-            lines.append(_line("stale", [c["auc_stale"] for c in stale], [], [c["loglosses"]["stale"] for c in stale]))
-            stale_shown = True
-        closed = [(c["auc"] - c["auc_stale"]) / (r["auc"] - c["auc_stale"]) for c, r in pairs]
-        lines.append(
-            _line(name, [c["auc"] for c, _ in pairs], closed, [c["loglosses"]["refreshed"] for c, _ in pairs])
-            + f"{statistics.mean(c['rewritten_share'] for c, _ in pairs):>11.1%}"
-            + f"{statistics.mean(c['seconds'] for c, _ in pairs):>9.1f}"
-        )
-    found = [facts for facts in retrains.values() if facts is not None]
-    if found:
-        losses = [{"current": math.nan, "refitted": facts["logloss"]} for facts in found]
-        lines.append(
-            _line("full retrain", [facts["auc"] for facts in found], [], losses)
-            + f"{'':>11}{statistics.mean(facts['seconds'] for facts in found):>9.1f}"
-        )
-    return "\n".join(lines)
-
-
-def _line(name: str, aucs: list[float], closed: list[float], loglosses: list[dict[str, float]]) -> str:
-    current = statistics.mean(losses["current"] for losses in loglosses)
-    shown = "" if math.isnan(current) else f"{current:.4f}"
-    way = interval(closed, 3) if closed else ""
-    return f"{name:24}{interval(aucs):>18}{way:>18}{shown:>10}{interval([x['refitted'] for x in loglosses]):>18}"
-
-
-def interval(values: list[float], digits: int = 4) -> str:
-    """Mean and 95 % interval."""
-    from scipy import stats
-
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:.{digits}f}"
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="directory that everything is kept in")
-    parser.add_argument("--data", nargs="+", choices=["yelp", "synthetic"], default=["yelp", "synthetic"])
-    parser.add_argument("--variants", nargs="+", choices=list(variants()), default=list(variants()))
+    parser.add_argument("study", choices=["variants", "series", "cost"])
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="directory of the results")
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
-    parser.add_argument("--report", action="store_true", help="print the cells that are there, run none")
+    parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="jobs at a time, one thread each")
+    parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="variants or histories to run")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the train run's config")
+    parser.add_argument("--report", action="store_true", help="only report what is there")
     parser.add_argument("--tiny", action="store_true", help="a few thousand synthetic rows instead")
-    options = parser.parse_args(arguments)
-    studies = [tiny()] if options.tiny else [{"yelp": yelp, "synthetic": synthetic}[name]() for name in options.data]
-    for study in studies:
-        if not options.report:
-            run(study, options.work, range(options.seeds), options.variants)
-        print("\n" + report(study, options.work, range(options.seeds)), flush=True)
+    options = parser.parse_args()
+    if options.study == "cost" and options.processes > 1:
+        parser.error("cost takes times, and runs one command at a time; leave --processes out")
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch loads its runtime, here and in the processes started from here
+    options.work.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
+    try:
+        with FileLock(options.work / "lock", timeout=0):
+            for data in ["synthetic"] if options.tiny else options.data:
+                failed += _cost(options, data) if options.study == "cost" else _study(options, data)
+    except Timeout:
+        parser.error(f"another run is at work in {options.work}; wait for it, or choose another --work")
+    except MecError as error:
+        parser.error(str(error))
+    for text in failed:
+        print(f"failed: {text}")
+    return 1 if failed else 0
+
+
+def _study(options: argparse.Namespace, data: str) -> list[str]:
+    """Run and report one data set of variants or series; what failed."""
+    study = find_study(options.study, data, options.set, tiny=options.tiny)
+    names = choose_variants(study.kind, options.only)
+    if not names:
+        return ["no variant has that name; there are: " + ", ".join(VARIANTS)]
+    root, seeds = study.root(options.work), range(options.seeds)
+    failed: list[str] = []
+    if not options.report:
+        from refresh_study.chain import make_data
+        from refresh_study.jobs import plan, run_jobs
+
+        make_data(study, root)
+        failed = run_jobs(plan(study, root, names, seeds), root / "log", options.processes)
+    print("\n" + write_report(study, root, seeds), flush=True)
+    return failed
+
+
+def _cost(options: argparse.Namespace, data: str) -> list[str]:
+    """Run and report the cost on one data set; what failed."""
+    study = find_cost_study(data, options.set, options.work, tiny=options.tiny)
+    chosen = [history for history in study.histories if not options.only or history in options.only]
+    if not chosen:
+        return [f"{data} has no such history; there are: " + ", ".join(HISTORIES)]
+    if not options.report:
+        run_cost(study, range(options.seeds), chosen)
+    print("\n" + write_cost_report(study, range(options.seeds)), flush=True)
+    return []
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import save_file
 
-from mec.bundle import open_bundle, write_bundle, write_json
+from mec.bundle import file_sha256, open_bundle, write_bundle, write_json
 from mec.config import DataConfig, RefreshConfig
 from mec.errors import BundleError, ConfigError, DataError
 from mec.refresh.deciding import decision_step
@@ -49,6 +49,18 @@ def test_all_that_is_expected_is_there_and_new(tmp_path: Path, model: Path) -> N
     assert facts["value_rows"] == {"2": 300}
     assert facts["overlap"]["num_rows"] == {"train": 180, "valid": 60, "test": 60}
     assert open_bundle(tmp_path / "hashes").extra["rows"] == 180
+
+
+def test_the_hashes_of_earlier_periods_are_looked_up_in_and_not_read_through(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (data_of(write_rows(tmp_path / f"{day}.parquet", make_rows(300, day, day=day))) for day in (1, 2))
+    row_hashes_step(data=old, seed=0, out=tmp_path / "old")
+    read: list[Path] = []
+    monkeypatch.setattr("mec.bundle.file_sha256", lambda file: read.append(file) or file_sha256(file))
+    arrive(tmp_path, model, new, [tmp_path / "old"], max_overlap=1.0)
+    assert tmp_path / "hashes" in {file.parent for file in read}
+    assert tmp_path / "old" not in {file.parent for file in read}
 
 
 @pytest.mark.parametrize(

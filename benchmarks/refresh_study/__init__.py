@@ -1,0 +1,1 @@
+"""The refresh benchmark: what refreshed codes are worth, how long they last, and what they cost."""

@@ -1,0 +1,53 @@
+"""The variants of a refresh: where the small model starts, which rows it trains on, how values are coded."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mec.config import RefreshConfig
+from refresh_study.sources import Kind
+
+_ROWS: dict[str, dict[str, Any]] = {
+    "new": {"replay": "none"},
+    "sample": {"replay": "sample"},
+    "all": {"replay": "all"},
+}
+_CODINGS: dict[str, dict[str, Any]] = {
+    "frozen h0": {"hysteresis": 0.0},
+    "frozen h.3": {"hysteresis": 0.3},
+    "renewed": {"codebooks": "renewed"},
+}
+
+VARIANTS: dict[str, RefreshConfig] = {
+    f"{start} {rows} {coding}": RefreshConfig.model_validate({"start": start, **replay, **settings})
+    for start in ("warm", "fresh")
+    for rows, replay in _ROWS.items()
+    for coding, settings in _CODINGS.items()
+}
+_DEFAULT = "warm sample frozen h.3"
+assert VARIANTS[_DEFAULT] == RefreshConfig()
+_SERIES = (_DEFAULT, "fresh sample frozen h0", "fresh all frozen h0", "fresh all renewed")
+
+
+def choose_variants(kind: Kind, patterns: list[str]) -> list[str]:
+    """Names of the variants that a study runs.
+
+    Args:
+        kind: Of the study: all variants, or four of them where five refreshes follow one another.
+        patterns: ``fnmatch`` patterns of names; empty: the study's own.
+    """
+    if not patterns:
+        return list(VARIANTS if kind == "variants" else _SERIES)
+    return [name for name in VARIANTS if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def slug(name: str) -> str:
+    """A name as part of a path."""
+    return name.replace(" ", "_")
+
+
+def pretraining_of(variant: str) -> str:
+    """Which retraining of the small model a variant codes, as part of a path."""
+    refresh = VARIANTS[variant]
+    return f"{refresh.start}-{refresh.replay}"
