@@ -16,15 +16,19 @@ What is compared, all by the pipeline's own step functions, and one FM per seed 
     reference   full tables, L2 x dropout x first rows (two points from random rows) searched
     ours        quantize.budget: 16x, 32x, ...
     warm        ours, with codewords that the backbone's training moves
+    ours_mec    ours, fitted to the MEC objective
+    full_folds  full tables, frozen, the backbone trained out of fold: what folds alone are worth
     residual    residual codes of one shape for all large vocabularies
+    no_folds    the same codes, the backbone trained on vectors that saw the labels
     pq          plain product quantization: unweighted k-means of sub-vectors
     ablation    product codes of one shape: weights, the MEC objective and its terms, warm and random codewords
-    small_dim   the same pipeline at D of 1, 2, 4, 8: its own FM, then full tables; V (D + 1) 4 bytes
+    small_dim   the same pipeline at small D: its own FM, then full tables; V (D + 1) 4 bytes
     hashing     ids of large vocabularies hashed to as many rows as the bytes allow: its own FM, then full tables
 
-Every variant has its own search on seed 0, judged by validation AUC alone: the dropouts of the reference for codes,
-dropout x L2 for full tables. No test row is looked at before the search has chosen. The FM's own settings are those
-of the table's config for all. Codes and codewords are counted as they are stored. Full tables of any kind are
+Full tables have a search on seed 0, judged by validation AUC alone: the reference over dropout x L2, small D and hashing
+over L2, all from pre-trained and from random rows. Codes are not searched: one point, the config's. No test row is
+looked at before the search has chosen. The FM's own settings are those of the table's config for all.
+Codes and codewords are counted as they are stored. Full tables of any kind are
 measured twice, with 4 bytes per float, and with their rows rounded to fp16 and 2 bytes per float; the plots show the
 latter for small D and hashing, so that nobody gains by the width of floats alone.
 """

@@ -31,7 +31,8 @@ class Study:
         dropouts: Points of the reference's search.
         reference_l2: Points of the reference's search, crossed with ``dropouts``.
         random_l2: Points of the reference's search that start from random rows, at the config's own dropout.
-        baseline_l2: Points of the search of small D and hashing, at the config's own dropout.
+        baseline_l2: Points of the search of small D and hashing that start from their own FM, at the config's dropout.
+        baseline_random_l2: The same from random rows.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Study:
     reference_l2: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     random_l2: tuple[float, ...] = (0.01, 0.03)
     baseline_l2: tuple[float, ...] = (0.01, 0.03)
+    baseline_random_l2: tuple[float, ...] = (0.0, 0.001, 0.01)
 
 
 def find_study(table: str, *, tiny: bool, overrides: Sequence[str] = ()) -> Study:
@@ -103,7 +105,7 @@ def _synthetic(overrides: Sequence[str]) -> Study:
         },
         "pretrain": {"batch_size": 4096, "max_epochs": 10, "patience": 2},
         "train": {"batch_size": 4096, "max_epochs": 10},
-        "evaluate": {"full": {"batch_size": 4096, "max_epochs": 10}},
+        "evaluate": {"reference": "full", "full": {"batch_size": 4096, "max_epochs": 10}},
     }
     return Study(
         "synthetic",
@@ -119,6 +121,7 @@ def _synthetic(overrides: Sequence[str]) -> Study:
         reference_l2=(0.003, 0.03),
         random_l2=(),
         baseline_l2=(0.003, 0.03),
+        baseline_random_l2=(0.0, 0.003),
     )
 
 
@@ -129,7 +132,7 @@ def _tiny(name: str, overrides: Sequence[str]) -> Study:
         "data": {"synthetic": {"num_rows": 30_000, "field_sizes": [3000, 1500, 50, 10]}},
         "pretrain": {"max_epochs": 4, "batch_size": 256, "learning_rate": 1e-2, "embedding_dim": 8, "l2": 0.003},
         "train": {**short, "settings": {"hidden_units": [16]}},
-        "evaluate": {"full": short},
+        "evaluate": {"reference": "full", "full": short},
     }
     return Study(
         name,
@@ -145,6 +148,7 @@ def _tiny(name: str, overrides: Sequence[str]) -> Study:
         reference_l2=(0.003, 0.03),
         random_l2=(0.003, 0.03),
         baseline_l2=(0.003,),
+        baseline_random_l2=(0.0,),
     )
 
 

@@ -35,9 +35,9 @@ class Variant:
     """One method at one size.
 
     Attributes:
-        method: reference, ours, warm (ours, with codewords trained on), full_folds (frozen full tables, the backbone
-            trained out of fold), residual, no_folds (the same without out-of-fold training), pq, ablation, small_dim or
-            hashing.
+        method: reference, ours, warm (ours, with codewords trained on), ours_mec (ours, fitted to the MEC objective),
+            full_folds (frozen full tables, the backbone trained out of fold), residual, no_folds (the same without
+            out-of-fold training), pq, ablation, small_dim or hashing.
         size: Name within the method; ``label`` is method/size.
         pretrain: The FM whose rows it starts from.
         grid: Points of its search; one point needs none.
@@ -103,6 +103,7 @@ def find_variants(study: Study, layout: FieldLayout) -> list[Variant]:
     crossed = tuple(Point(dropout, l2) for l2, dropout in product(study.reference_l2, study.dropouts))
     random = tuple(Point(None, l2, "random") for l2 in study.random_l2)
     baseline = tuple(Point(None, l2) for l2 in study.baseline_l2)
+    baseline += tuple(Point(None, l2, "random") for l2 in study.baseline_random_l2)
     own = (Point(),)  # codes are never searched: the config's settings at every size
     base = study.config.quantize.model_dump(exclude_unset=True)
     planned = {k: v for k, v in base.items() if k not in _SHAPE_SETTINGS | _PLANNED_SETTINGS}
@@ -114,6 +115,7 @@ def find_variants(study: Study, layout: FieldLayout) -> list[Variant]:
     for ratio in study.warm_ratios:
         settings = {**planned, "budget": f"{ratio:g}x"}
         result.append(Variant("warm", f"{ratio:g}x", pretrain, own, settings, codewords="warm"))
+        result.append(Variant("ours_mec", f"{ratio:g}x", pretrain, own, settings | _mec()))
     exact = fixed | {"min_values": layout.num_values + 1, "floats": "float32"}
     result.append(Variant("full_folds", "", pretrain, own, exact))
     for shape in study.residual:
@@ -164,6 +166,9 @@ def _ablations(
         "mec-encoder": weighted | _mec(encoder="mlp"),
         "mec-no-contrastive": weighted | _mec(contrastive=0.0),
         "mec-no-regulariser": weighted | _mec(entropy=0.0),
+        "mec-paper": coding | {"weights": "log2"} | _mec(encoder="mlp"),
+        "mec-paper-no-contrastive": coding | {"weights": "log2"} | _mec(encoder="mlp", contrastive=0.0),
+        "mec-paper-no-regulariser": coding | {"weights": "log2"} | _mec(encoder="mlp", entropy=0.0),
     }
     result = [Variant("ablation", f"{name}-{what}", pretrain, grid, q) for what, q in quantized.items()]
     result.append(Variant("ablation", f"{name}-warm", pretrain, grid, weighted, codewords="warm"))

@@ -70,6 +70,8 @@ class CodedEmbedding(nn.Module):
                     fix="set train.codewords to warm or frozen, or quantize without quantize.head and quantize.budget",
                 )
             self._randomise()
+        self._trained = trained
+        self._joined: dict[str, int] = {}  # vocabulary -> K, where the codewords lie before the head rows
         self._structures = {n: structure_of(codebooks.coded[n]) for n in self.coded_names}
         self._shapes = {n: (codebooks.num_codes(n), codebooks.bits(n)) for n in self.coded_names}
         self._plans: dict[str, VocabularyPlan] = {}
@@ -79,8 +81,7 @@ class CodedEmbedding(nn.Module):
             self._plans[name], self._sizes[name] = codes.plan(name), codes.size(name)
             self.register_buffer(f"packed_{i}", torch.from_numpy(codes.packed[name]), persistent=False)
             if name in codes.head:
-                self.register_buffer(f"head_{i}", codes.head[name], persistent=False)
-        self._trained = trained
+                self.register_buffer(f"head_{i}", self._beside_codewords(name, codes.head[name]), persistent=False)
         if folds is not None:
             self._hold_folds(folds)
         self._slots = self._slots_by_vocabulary()
@@ -111,8 +112,29 @@ class CodedEmbedding(nn.Module):
         if vocabulary in self.exact_names:
             return self._exact_rows(self.exact_names.index(vocabulary), ids, fold)
         index = self.coded_names.index(vocabulary)
-        num_codes, bits = self._shapes[vocabulary]
-        plan, size = self._plans[vocabulary], self._sizes[vocabulary]
+        head = self._plans[vocabulary].head
+        if not head:
+            return self._decoded_rows(index, ids, fold)
+        in_head = (ids >= 1) & (ids <= head)
+        before = self._joined.get(vocabulary, 0)
+        if before and fold is None:
+            places = torch.where(in_head, ids + (before - 1), self._codes(index, ids, None)[:, 0])
+            return functional.embedding(places, self.get_buffer(f"head_{index}")).float()
+        ours, others = in_head.nonzero()[:, 0], in_head.logical_not_().nonzero()[:, 0]
+        decoded = self._decoded_rows(index, ids[others], None if fold is None else fold[others])
+        places = ids[ours] + (before - 1 if fold is None else fold[ours] * head - 1)
+        exact = functional.embedding(places, self.get_buffer(f"head_{index}" if fold is None else f"fold_head_{index}"))
+        rows = decoded.new_empty(len(ids), decoded.shape[1])
+        return rows.index_copy_(0, others, decoded).index_copy_(0, ours, exact.float())
+
+    def _decoded_rows(self, index: int, ids: Tensor, fold: Tensor | None) -> Tensor:
+        """(N, D + 1) decoded rows of values outside the head."""
+        return self.codebook(self.coded_names[index]).decode(self._codes(index, ids, fold))
+
+    def _codes(self, index: int, ids: Tensor, fold: Tensor | None) -> Tensor:
+        """(N, M) int32 codes; those of head rows mean nothing."""
+        name = self.coded_names[index]
+        plan, size = self._plans[name], self._sizes[name]
         head, coded = plan.head, plan.coded(size)
         places = ids
         if coded < size:
@@ -120,15 +142,16 @@ class CodedEmbedding(nn.Module):
         if fold is not None:
             places = places + fold * coded
         packed = self.get_buffer(f"packed_{index}" if fold is None else f"fold_packed_{index}")
-        rows = self.codebook(vocabulary).decode(gather_codes(packed, places, num_codes, bits))
-        if not head:
-            return rows
-        in_head = (ids >= 1) & (ids <= head)
-        places = (ids - 1).clamp(0, head - 1)
-        if fold is not None:
-            places = places + fold * head
-        exact = functional.embedding(places, self.get_buffer(f"head_{index}" if fold is None else f"fold_head_{index}"))
-        return torch.where(in_head[:, None], exact.float(), rows)
+        return gather_codes(packed, places, *self._shapes[name])
+
+    def _beside_codewords(self, vocabulary: str, head: Tensor) -> Tensor:
+        """Head rows; after the codewords, where each value is one row of either: one gather then finds both."""
+        codewords = self.codewords[self.coded_names.index(vocabulary)]
+        one_each = self._structures[vocabulary] == "residual" and len(codewords) == 1
+        if self._trained or not one_each or codewords.dtype != head.dtype:
+            return head
+        self._joined[vocabulary] = codewords.shape[1]
+        return torch.cat([codewords[0].detach(), head])
 
     def _exact_rows(self, index: int, ids: Tensor, fold: Tensor | None) -> Tensor:
         table: Tensor = self.exact[index]
@@ -159,11 +182,15 @@ class CodedEmbedding(nn.Module):
         First-order weights are column 0 of codewords and rows; ``rows`` are those of small vocabularies and of heads.
         """
         float_bytes = DTYPES[self.floats].itemsize
-        heads = [self.get_buffer(f"head_{i}") for i, n in enumerate(self.coded_names) if self._plans[n].head]
+        heads = sum(
+            (len(self.get_buffer(f"head_{i}")) - self._joined.get(n, 0)) * (self.embedding_dim + 1)
+            for i, n in enumerate(self.coded_names)
+            if self._plans[n].head
+        )
         return {
             "codes": sum(self.get_buffer(f"packed_{i}").numel() for i in range(len(self.coded_names))),
             "codebooks": sum(c.numel() for c in self.codewords) * float_bytes,
-            "rows": sum(e.numel() for e in [*self.exact, *heads]) * float_bytes,
+            "rows": (sum(e.numel() for e in self.exact) + heads) * float_bytes,
             "index": 0,
             "other": 0,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -84,7 +85,8 @@ def test_frozen_tensors_are_held_as_they_are_stored(tmp_path: Path) -> None:
     tensors = [*embedding.parameters(), *(b for b in embedding.buffers() if b.is_floating_point())]
     assert {t.dtype for t in tensors} == {torch.float16}
     held = sum(t.nbytes for t in [*tensors, *(b for b in embedding.buffers() if b.dtype == torch.uint8)])
-    assert held == sum(embedding.serving_bytes().values())
+    again = sum(codewords.nbytes for codewords in embedding.codewords)  # before the head rows, for one gather of both
+    assert held == sum(embedding.serving_bytes().values()) + again
 
 
 def test_gradients_reach_codewords_and_small_tables_but_not_the_head(tmp_path: Path) -> None:
@@ -99,6 +101,21 @@ def test_gradients_reach_codewords_and_small_tables_but_not_the_head(tmp_path: P
     embedding(torch.tensor([[11, 0, 199]], dtype=torch.int32)).square().sum().backward()
     assert all(codewords.grad.any() for codewords in embedding.codewords)
     assert all(torch.equal(codes.head[name], rows) for name, rows in before.items())
+
+
+@pytest.mark.parametrize("structure", ["residual", "product"])
+@pytest.mark.parametrize("num_codes", [1, 2])
+def test_head_rows_and_decoded_rows_stand_where_their_values_do(tmp_path: Path, structure: str, num_codes: int) -> None:
+    codebooks, codes = make(tmp_path, **HEAD_AND_TAIL | {"structure": structure, "num_codes": num_codes})
+    embedding = CodedEmbedding(codebooks, codes)
+    for name in codes.head:
+        size, head = codes.size(name), len(codes.head[name])
+        ids = torch.from_numpy(np.random.default_rng(0).integers(0, size, 500).astype(np.int32))
+        found = embedding.rows(name, ids)
+        decoded = codebooks.coded[name].decode(torch.from_numpy(codes.unpacked(name)).long())
+        for value, row in zip(ids.tolist(), found, strict=True):
+            expected = codes.head[name][value - 1].float() if 1 <= value <= head else decoded[value]
+            assert torch.equal(row, expected)
 
 
 def test_random_codewords_beside_a_head_are_refused(tmp_path: Path) -> None:
