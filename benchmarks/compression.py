@@ -25,7 +25,7 @@ What is compared, all by the pipeline's own step functions, and one FM per seed 
     small_dim   the same pipeline at small D: its own FM, then full tables; V (D + 1) 4 bytes
     hashing     ids of large vocabularies hashed to as many rows as the bytes allow: its own FM, then full tables
 
-Full tables have a search on seed 0, judged by validation AUC alone: the reference over dropout x L2, small D and hashing
+Full tables have a search on seed 0, judged by validation AUC: the reference over dropout x L2, small D and hashing
 over L2, all from pre-trained and from random rows. Codes are not searched: one point, the config's. No test row is
 looked at before the search has chosen. The FM's own settings are those of the table's config for all.
 Codes and codewords are counted as they are stored. Full tables of any kind are
