@@ -8,6 +8,7 @@ from typing import Any
 
 from compression_study.plan import Workspace
 from compression_study.plots import CURVES, draw_plots, on_curve
+from compression_study.rivals import duels
 from compression_study.summary import Estimate, Row, crossover, summarise
 from compression_study.variants import Variant
 from mec.bundle import write_json
@@ -71,6 +72,15 @@ def _page(
     if crossovers:
         lines += ["", "| method | its mean AUC difference turns negative at |", "|---|---|"]
         lines += [f"| {CURVES[method].label} | {text} |" for method, (_, text) in crossovers.items()]
+    found = duels(rows)
+    if found:
+        lines += ["", "Paired differences, each to the smallest variant of a method that takes as many bytes:", ""]
+        lines += ["| variant | against | its ratio | seeds | AUC | logloss |", "|---|---|---:|---:|---:|---:|"]
+        lines += [
+            f"| {d.row.label} | {d.rival.label} | {d.rival.ratio:.1f} | {d.auc.num_seeds} | {_signed(d.auc)} "
+            f"| {_signed(d.logloss)} |"
+            for d in found
+        ]
     sliced = [row for row in rows if row.slices and row.floats == "as stored"]
     if sliced:
         lines += ["", "AUC difference by the popularity of the rarest value of a row:", ""]
