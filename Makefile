@@ -8,17 +8,26 @@ ARGS   ?=
 TORCH_INDEX ?=
 # the image that the golden copy of the compiled pipeline names
 IMAGE  ?= registry.example/mec@sha256:0000000000000000000000000000000000000000000000000000000000000000
+# of images and push: cpu, gpu or both
+TARGETS ?= cpu
+# where push pushes to, such as ghcr.io/you
+REGISTRY ?=
+# more options of docker build; for a base image by digest: --build-arg PYTHON_IMAGE=python@sha256:…
+IMAGE_ARGS ?=
+# in place of docker build, a command that takes TAG DOCKERFILE CONTEXT and then docker build's options
+IMAGE_BUILDER ?=
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.mec-setup
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' mec/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint typecheck compile clean
+.PHONY: help setup run test lint typecheck compile images push clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
-	@echo "  make run CONFIG=configs/ml1m.yaml ARGS='--out runs/ml1m --set quantize.num_codes=2'"
+	@echo "  make run CONFIG=configs/ml1m.yaml ARGS='--out runs/ml1m --set quantize.budget=16x'"
 
 setup: $(STAMP)  ## make .venv with everything that mec needs
 
@@ -44,10 +53,25 @@ lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff format --check .
 
 typecheck: $(STAMP)  ## check types, strictly
-	$(BIN)/mypy --strict mec pipelines
+	$(BIN)/mypy --strict mec pipelines benchmarks/compression_study benchmarks/compression.py
 
 compile: $(STAMP)  ## compile the pipelines to pipelines/compiled (IMAGE)
 	$(BIN)/mec compile --image $(IMAGE) --out pipelines/compiled
+
+images:  ## build the image of the steps, mec:VERSION-cpu (TARGETS, IMAGE_ARGS)
+	@set -e; for target in $(TARGETS); do \
+		$(if $(IMAGE_BUILDER),$(IMAGE_BUILDER) "mec:$(VERSION)-$$target" docker/Dockerfile .,docker build -t "mec:$(VERSION)-$$target" -f docker/Dockerfile .) \
+			--target "$$target" --build-arg VERSION=$(VERSION) \
+			--build-arg REVISION="$$(git describe --always --dirty --abbrev=40 --exclude='*')" $(IMAGE_ARGS); \
+	done
+
+push:  ## push the images and print their names by digest (REGISTRY, TARGETS)
+	@test -n "$(REGISTRY)" || { echo "name a registry: make push REGISTRY=registry.example/you"; exit 1; }
+	@set -e; for target in $(TARGETS); do \
+		docker tag "mec:$(VERSION)-$$target" "$(REGISTRY)/mec:$(VERSION)-$$target"; \
+		docker push --quiet "$(REGISTRY)/mec:$(VERSION)-$$target" >&2; \
+		docker inspect --format '{{join .RepoDigests "\n"}}' "$(REGISTRY)/mec:$(VERSION)-$$target" | grep -F "$(REGISTRY)/mec@"; \
+	done
 
 clean:  ## remove .venv, caches and build results; runs/ and .mec/ stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

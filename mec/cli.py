@@ -1,4 +1,4 @@
-"""The command line: run, refresh, history, rollback, promote, compile, config, synth and check-backbone.
+"""The command line: what each command is called, takes and says; most of the work is elsewhere.
 
 Commands import what they need when they run: ``mec --help`` answers at once.
 """
@@ -13,19 +13,28 @@ from typing import Any, Literal
 
 import click
 
+from mec import cli_options as options
+from mec.cli_check import check_backbone, check_method
+from mec.cli_config import config
+from mec.cli_schedule import schedule
+from mec.cli_submit import submit
 from mec.config import load_config
 from mec.errors import MecError
 from mec.version import __version__
 
-_SET_HELP = "Change one setting, such as quantize.num_codes=2; give it as often as you like."
-_overrides = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=_SET_HELP)
-_config = click.argument("config", type=click.Path(path_type=Path))
 _store = click.option(
     "--store",
     type=click.Path(path_type=Path),
     default=Path(".mec"),
     show_default=True,
     help="The `store` of the runs: where kept bundles and the embedded databases are.",
+)
+_runner = click.option(
+    "--runner",
+    type=click.Choice(["subprocess", "docker"]),
+    default="subprocess",
+    show_default=True,
+    help="Each step in a process, or in a container of the `image` setting.",
 )
 _uri = click.option("--uri", help="Tracking server.  [default: MLFLOW_TRACKING_URI, else sqlite under the store]")
 
@@ -61,21 +70,17 @@ def main() -> None:
 
 
 @main.command()
-@_config
-@_overrides
-@click.option(
-    "--runner",
-    type=click.Choice(["subprocess", "docker"]),
-    default="subprocess",
-    show_default=True,
-    help="Each step in a process, or in a container of the `image` setting.",
-)
+@options.config
+@options.layers
+@options.overrides
+@_runner
 @click.option("--out", type=click.Path(path_type=Path), help="Directory of the run.  [default: runs/NAME-TIME]")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
 def run(
     ctx: click.Context,
     config: Path,
+    layers: tuple[Path, ...],
     overrides: tuple[str, ...],
     runner: Literal["subprocess", "docker"],
     out: Path | None,
@@ -91,13 +96,14 @@ def run(
     Examples:
       mec run configs/demo.yaml
       mec run configs/ml1m.yaml --out runs/ml1m
-      mec run configs/ml1m.yaml --out runs/ml1m --set quantize.num_codes=2 --set train.model=pnn
+      mec run configs/ml1m.yaml --out runs/ml1m --set quantize.budget=16x --set train.model=pnn
+      mec run configs/ml1m.yaml --with configs/ablations/pq.yaml
       mec run configs/ml1m.yaml --set train.model=[deepfm,pnn,gdcn_p]
 
     Exit code: 0 finished, 2 wrong input or settings, 1 a step crashed, 130 interrupted.
     """
     ctx.meta["debug"] = debug
-    settings = load_config(config, overrides)
+    settings = load_config(config, overrides, layers)
     if out is None:
         out = Path("runs", f"{settings.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     from mec.cli_run import run_and_show
@@ -106,7 +112,7 @@ def run(
 
 
 @main.command()
-@_config
+@options.config
 @click.option(
     "--data", "new", type=click.Path(path_type=Path), required=True, help="File or directory of the new rows."
 )
@@ -117,7 +123,9 @@ def run(
     metavar="VALUE",
     help="Value of refresh.arrivals.column that the new rows must hold; give it as often as you like.",
 )
-@_overrides
+@options.layers
+@options.overrides
+@_runner
 @click.option("--out", type=click.Path(path_type=Path), help="Directory of the run.  [default: runs/NAME-refresh-TIME]")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
@@ -126,7 +134,9 @@ def refresh(
     config: Path,
     new: Path,
     periods: tuple[str, ...],
+    layers: tuple[Path, ...],
     overrides: tuple[str, ...],
+    runner: Literal["subprocess", "docker"],
     out: Path | None,
     debug: bool,
 ) -> None:
@@ -150,12 +160,12 @@ def refresh(
     ctx.meta["debug"] = debug
     if periods:
         overrides = (*overrides, f"refresh.arrivals.values={json.dumps(periods)}")
-    settings = load_config(config, overrides)
+    settings = load_config(config, overrides, layers)
     if out is None:
         out = Path("runs", f"{settings.name}-refresh-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     from mec.cli_refresh import refresh_and_show
 
-    ctx.exit(refresh_and_show(settings, new, out, debug=debug))
+    ctx.exit(refresh_and_show(settings, new, out, runner, debug=debug))
 
 
 @main.command()
@@ -215,58 +225,55 @@ def promote(name: str, version: str, store: Path, uri: str | None) -> None:
 
 
 @main.command(name="compile")
-@click.argument("config", type=click.Path(path_type=Path), required=False)
-@_overrides
+@options.optional_config
+@options.layers
+@options.overrides
 @click.option("--image", metavar="NAME@sha256:…", help="Container image of the steps.  [default: the `image` setting]")
+@click.option("--profile", metavar="NAME|PATH", help="What steps ask of the cluster: cpu, gpu, spot or a file.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write the YAML to.")
-def compile_(config: Path | None, overrides: tuple[str, ...], image: str | None, out: Path) -> None:
+def compile_(
+    config: Path | None,
+    layers: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    image: str | None,
+    profile: str | None,
+    out: Path,
+) -> None:
     """Compile the train and the refresh pipeline to YAML for a Kubeflow cluster.
 
     With CONFIG, its settings become the defaults of the pipelines' parameters: train.yaml, or train_backbones.yaml
     when it lists several backbones, and refresh.yaml. Without one, all three are written.
 
+    A profile gives each step its resources, nodes, retries, time limit and volumes; steps that get a GPU compute on
+    it. The files under pipelines/profiles are examples to copy.
+
     \b
     Examples:
       mec compile --image registry.example/mec@sha256:… --out build
-      mec compile configs/criteo.yaml --set store=/mnt/mec --set data.path=/mnt/criteo --image … --out build
+      mec compile configs/criteo.yaml --set store=/mnt/mec --set data.path=/mnt/mec/criteo.parquet \\
+          --image registry.example/mec@sha256:… --profile gpu --out build
     """
-    if config is None and overrides:
-        raise click.UsageError("--set changes settings of a CONFIG: name one")
-    settings = None if config is None else load_config(config, overrides)
+    if config is None and (overrides or layers):
+        raise click.UsageError("--set and --with change settings of a CONFIG: name one")
+    settings = None if config is None else load_config(config, overrides, layers)
     image = image or (settings.image if settings is not None else None)
     if image is None:
         raise click.UsageError("no image: pass --image NAME@sha256:…, or a CONFIG that sets `image`")
     from pipelines.compiling import compile_pipelines
 
-    for path in compile_pipelines(image, out, settings):
+    for path in compile_pipelines(image, out, settings, profile):
         click.echo(path)
 
 
-@main.command(name="config")
-@click.argument("config", type=click.Path(path_type=Path), required=False)
-@_overrides
-@click.option("--explain", metavar="SECTION", help="List the settings of a section; `all` for the sections themselves.")
-def config_(config: Path | None, overrides: tuple[str, ...], explain: str | None) -> None:
-    """Print the settings in CONFIG with every default filled in, or explain settings.
-
-    \b
-    Examples:
-      mec config configs/ml1m.yaml --set seed=3      what a run would use
-      mec config --explain all                       which sections there are
-      mec config --explain data.split                what a section's settings mean
-    """
-    if (config is None) == (explain is None):
-        raise click.UsageError("name a CONFIG to print, or a section to --explain")
-    from mec.cli_config import explanation, resolved
-
-    click.echo(resolved(config, overrides) if config is not None else explanation(str(explain)))
+for _command in (submit, schedule, config, check_backbone, check_method):
+    main.add_command(_command)
 
 
 @main.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--rows", type=click.IntRange(min=100), default=200_000, show_default=True, help="Rows to write.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every random draw.")
-@_overrides
+@options.own_overrides
 def synth(out: Path, rows: int, seed: int, overrides: tuple[str, ...]) -> None:
     """Write synthetic click data to the Parquet file OUT.
 
@@ -281,30 +288,6 @@ def synth(out: Path, rows: int, seed: int, overrides: tuple[str, ...]) -> None:
     from mec.cli_synth import write
 
     click.echo(write(out, rows, seed, overrides))
-
-
-@main.command(name="check-backbone")
-@click.argument("name")
-@_overrides
-@click.pass_context
-def check_backbone_(ctx: click.Context, name: str, overrides: tuple[str, ...]) -> None:
-    """Check that the backbone NAME keeps what the pipeline relies on.
-
-    Shapes, gradients, determinism, saving, codes, extreme inputs, half precision, and whether it learns the
-    interactions it claims. NAME is one of mec's own or of an installed package; --set changes the backbone's settings.
-
-    \b
-    Examples:
-      mec check-backbone deepfm
-      mec check-backbone sam --set interaction_type=SAM2E
-
-    Exit code: 0 it conforms, 1 there are findings, 2 no such backbone or settings.
-    """
-    from mec.cli_check import check
-
-    text, conforms = check(name, overrides)
-    click.echo(text)
-    ctx.exit(0 if conforms else 1)
 
 
 @main.command()

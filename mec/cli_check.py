@@ -3,15 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import click
+
+from mec import cli_options as options
 from mec.config import apply_override
-from mec.testing import CHECKS, Finding, check_backbone
-from mec.testing_methods import CHECKS as METHOD_CHECKS
-from mec.testing_methods import check_method
+
+if TYPE_CHECKING:
+    from mec.testing import Finding
 
 
-def check(name: str, overrides: Sequence[str]) -> tuple[str, bool]:
+@click.command(name="check-backbone")
+@click.argument("name")
+@options.own_overrides
+@click.pass_context
+def check_backbone(ctx: click.Context, name: str, overrides: tuple[str, ...]) -> None:
+    """Check that the backbone NAME keeps what the pipeline relies on.
+
+    Shapes, gradients, determinism, saving, codes, extreme inputs, half precision, and whether it learns the
+    interactions it claims. NAME is one of mec's own or of an installed package; --set changes the backbone's settings.
+
+    \b
+    Examples:
+      mec check-backbone deepfm
+      mec check-backbone sam --set interaction_type=SAM2E
+
+    Exit code: 0 it conforms, 1 there are findings, 2 no such backbone or settings.
+    """
+    text, conforms = backbone_report(name, overrides)
+    click.echo(text)
+    ctx.exit(0 if conforms else 1)
+
+
+@click.command(name="check-method")
+@click.argument("name")
+@options.own_overrides
+@click.pass_context
+def check_method(ctx: click.Context, name: str, overrides: tuple[str, ...]) -> None:
+    """Check that the compression method NAME keeps what training, comparison and serving rely on.
+
+    Shapes, gradients, determinism, saving, serving from the export alone, honest bytes, budgets, and whether it
+    learns. NAME is one of mec's own or of an installed package; --set changes the method's settings.
+
+    \b
+    Examples:
+      mec check-method hashing
+      mec check-method qr --set compose=concat
+
+    Exit code: 0 it conforms, 1 there are findings, 2 no such method or settings.
+    """
+    text, conforms = method_report(name, overrides)
+    click.echo(text)
+    ctx.exit(0 if conforms else 1)
+
+
+def backbone_report(name: str, overrides: Sequence[str]) -> tuple[str, bool]:
     """Run the conformance checks.
 
     Args:
@@ -24,10 +71,12 @@ def check(name: str, overrides: Sequence[str]) -> tuple[str, bool]:
     Raises:
         ConfigError: No such backbone, or settings that it does not have.
     """
-    return _report(name, check_backbone(name, _settings(overrides)), CHECKS)
+    from mec import testing
+
+    return _report(name, testing.check_backbone(name, _settings(overrides)), testing.CHECKS)
 
 
-def check_compression(name: str, overrides: Sequence[str]) -> tuple[str, bool]:
+def method_report(name: str, overrides: Sequence[str]) -> tuple[str, bool]:
     """Run the conformance checks of compression methods.
 
     Args:
@@ -40,7 +89,9 @@ def check_compression(name: str, overrides: Sequence[str]) -> tuple[str, bool]:
     Raises:
         ConfigError: No such method, or settings that it does not have.
     """
-    return _report(name, check_method(name, _settings(overrides)), METHOD_CHECKS)
+    from mec import testing_methods
+
+    return _report(name, testing_methods.check_method(name, _settings(overrides)), testing_methods.CHECKS)
 
 
 def _settings(overrides: Sequence[str]) -> dict[str, Any]:

@@ -8,21 +8,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import click
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mec import cli_options as options
 from mec.config import RunConfig, load_config
 from mec.errors import ConfigError
 
 
-def resolved(config: Path, overrides: Sequence[str]) -> str:
+@click.command()
+@options.optional_config
+@options.layers
+@options.overrides
+@click.option("--explain", metavar="SECTION", help="List the settings of a section; `all` for the sections themselves.")
+def config(config: Path | None, layers: tuple[Path, ...], overrides: tuple[str, ...], explain: str | None) -> None:
+    """Print the settings in CONFIG with every default filled in, or explain settings.
+
+    \b
+    Examples:
+      mec config configs/ml1m.yaml --set seed=3      what a run would use
+      mec config --explain all                       which sections there are
+      mec config --explain data.split                what a section's settings mean
+    """
+    if (config is None) == (explain is None):
+        raise click.UsageError("name a CONFIG to print, or a section to --explain")
+    click.echo(resolved(config, overrides, layers) if config is not None else explanation(str(explain)))
+
+
+def resolved(config: Path, overrides: Sequence[str], layers: Sequence[Path]) -> str:
     """The settings in a config file as YAML, defaults filled in.
 
     Raises:
         ConfigError: As ``load_config``.
     """
-    settings = load_config(config, overrides).model_dump(mode="json")
+    settings = load_config(config, overrides, layers).model_dump(mode="json")
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).rstrip()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -21,20 +21,23 @@ _MEANS = {
 }
 
 
-def refresh_and_show(config: RunConfig, new: Path, out: Path, *, debug: bool) -> int:
+def refresh_and_show(
+    config: RunConfig, new: Path, out: Path, runner: Literal["subprocess", "docker"], *, debug: bool
+) -> int:
     """Run the pipeline; results go to standard output, progress and errors to standard error.
 
     Args:
         config: Settings.
         new: File or directory of the new rows.
         out: The run's directory.
+        runner: How steps run.
         debug: Show where a step failed even when it said what is wrong.
 
     Returns:
         Exit code: 0, or 2 when a step found the input wrong, or 1 when it crashed.
     """
     try:
-        result = run_refresh(config, new, out)
+        result = run_refresh(config, new, out, runner)
     except StepError as failure:
         print(describe_failure(failure, debug=debug), file=sys.stderr)
         return CRASH if failure.error is None else WRONG_INPUT

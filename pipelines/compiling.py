@@ -17,21 +17,25 @@ from google.protobuf import json_format
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
-from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
 from mec.config import RunConfig
 from mec.errors import ConfigError
-from pipelines.parameters import REFRESH_SECTIONS, refuse_wrong_backbone, section_parameters
+from pipelines.parameters import REFRESH_SECTIONS, SECTIONS, refuse_wrong_backbone, section_parameters
+from pipelines.profiles import ClusterProfile, load_profile
+from pipelines.profiles_applied import all_steps, apply_profile, name_steps, refuse_unmounted, steps_of, with_devices
 from pipelines.refresh import refresh
+from pipelines.titles import TITLES
 from pipelines.train import train
 from pipelines.train_backbones import train_backbones
 
 PLACEHOLDER_IMAGE = "mec-python"
 PIPELINES: dict[str, BaseComponent] = {"train": train, "train_backbones": train_backbones, "refresh": refresh}
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same documents, several times as fast
 _BY_DIGEST = re.compile(r"[\w.\-]+(:\d+)?(/[\w.\-]+)*(:[\w.\-]+)?@sha256:[0-9a-f]{64}", re.ASCII)
 
 
-def compile_pipelines(image: str, out: Path, config: RunConfig | None = None) -> list[Path]:
+def compile_pipelines(image: str, out: Path, config: RunConfig | None = None, profile: str | None = None) -> list[Path]:
     """Write ``train.yaml`` or, for several backbones, ``train_backbones.yaml``, and ``refresh.yaml``, checked.
 
     Args:
@@ -39,13 +43,37 @@ def compile_pipelines(image: str, out: Path, config: RunConfig | None = None) ->
         out: Directory to write to; made if it is not there.
         config: Its settings become the defaults of the parameters of the train pipeline that it asks for and of the
             refresh pipeline; None: all pipelines, with mec's own defaults.
+        profile: Name or path of a cluster profile; None: the cluster's own defaults for every step.
 
     Returns:
         Paths of the YAML.
 
     Raises:
-        ConfigError: An image without a digest, a relative path or a wrong backbone in the config, or an unwritable
-            directory.
+        ConfigError: An image without a digest, a relative path or a wrong backbone in the config, a bad profile or one
+            that the config contradicts, or an unwritable directory.
+    """
+    texts = cluster_yaml(image, config, read_profile(profile))
+    return [_write(out / f"{name}.yaml", text) for name, text in texts.items()]
+
+
+def read_profile(profile: str | None) -> ClusterProfile | None:
+    """A cluster profile by name or path, checked against the steps of all pipelines; see ``load_profile``."""
+    return None if profile is None else load_profile(profile, all_steps(list(PIPELINES.values())))
+
+
+def cluster_yaml(
+    image: str, config: RunConfig | None, profile: ClusterProfile | None, only: str | None = None
+) -> dict[str, str]:
+    """Pipelines for a cluster as YAML, by name; see ``compile_pipelines``.
+
+    Args:
+        image: Container image of the steps.
+        config: Settings, or None.
+        profile: What steps ask of the cluster, or None.
+        only: The one of them that is wanted; None: all that the config asks for.
+
+    Raises:
+        ConfigError: As ``compile_pipelines``, but for what concerns files.
     """
     if not _BY_DIGEST.fullmatch(image):
         raise ConfigError(
@@ -53,18 +81,23 @@ def compile_pipelines(image: str, out: Path, config: RunConfig | None = None) ->
             found=image,
             fix="push the image and take NAME@sha256:… from the output of the push",
         )
-    if config is None:
-        texts = {name: pipeline_yaml(image, pipeline) for name, pipeline in PIPELINES.items()}
-    else:
+    names = list(PIPELINES)
+    if config is not None:
         refuse_wrong_backbone(config)
-        name = pipeline_name(config)
-        parameters = _cluster_parameters(config)
-        texts = {name: pipeline_yaml(image, PIPELINES[name], parameters)}
+        _refuse_relative(config)
+        names = [pipeline_name(config)]
         if config.tracking.enabled and not config.train.several:
-            texts["refresh"] = pipeline_yaml(image, refresh, _refresh_defaults(config, parameters))
-    for text in texts.values():
-        check_pipeline(text, image)
-    return [_write(out / f"{name}.yaml", text) for name, text in texts.items()]
+            names.append("refresh")
+    texts = {}
+    for name in names:
+        if only in (None, name):
+            header, documents = _compiled(image, PIPELINES[name], _defaults(name, config, profile))
+            name_steps(documents[0], TITLES)
+            if profile is not None:
+                documents = apply_profile(documents, profile)
+            _check_documents(documents, image)
+            texts[name] = _text(header, documents)
+    return texts
 
 
 def pipeline_name(config: RunConfig) -> str:
@@ -87,18 +120,34 @@ def pipeline_yaml(
         parameters: Defaults of pipeline parameters.
         branches_at_once: Branches of a loop that run at the same time; None leaves it to the cluster.
     """
+    header, documents = _compiled(image, pipeline, parameters)
+    if branches_at_once is not None:
+        for task in documents[0]["root"]["dag"]["tasks"].values():
+            if "parameterIterator" in task:
+                task["iteratorPolicy"] = {"parallelismLimit": branches_at_once}
+    return _text(header, documents)
+
+
+def read_yaml(text: str) -> list[Any]:
+    """The documents of a compiled pipeline."""
+    return list(yaml.load_all(text, Loader=_LOADER))
+
+
+def _compiled(
+    image: str, pipeline: BaseComponent, parameters: dict[str, Any] | None
+) -> tuple[str, list[dict[str, Any]]]:
     with tempfile.TemporaryDirectory(prefix="mec-") as directory:
         file = Path(directory, "pipeline.yaml")
         compiler.Compiler().compile(pipeline, str(file), pipeline_parameters=parameters)
         compiled = file.read_text(encoding="utf-8")
     header = "".join(line for line in compiled.splitlines(keepends=True) if line.startswith("#"))
-    documents = list(yaml.safe_load_all(compiled))
+    documents = read_yaml(compiled)
     for executor in documents[0]["deploymentSpec"]["executors"].values():
         executor["container"]["image"] = image
-    if branches_at_once is not None:
-        for task in documents[0]["root"]["dag"]["tasks"].values():
-            if "parameterIterator" in task:
-                task["iteratorPolicy"] = {"parallelismLimit": branches_at_once}
+    return header, documents
+
+
+def _text(header: str, documents: list[dict[str, Any]]) -> str:
     return header + yaml.safe_dump_all(documents, sort_keys=True, width=120)
 
 
@@ -119,15 +168,22 @@ def check_pipeline(text: str, image: str) -> None:
     """Check a compiled pipeline as far as that is possible without a cluster.
 
     Raises:
-        ValueError: It is no PipelineSpec, a task names a component or an executor that is not there,
-            or a container runs another image.
+        ValueError: It is no PipelineSpec, a task names a component or an executor that is not there, platform
+            settings are for an executor that is not there, or a container runs another image.
     """
-    spec, *platforms = yaml.safe_load_all(text)
+    _check_documents(read_yaml(text), image)
+
+
+def _check_documents(documents: list[dict[str, Any]], image: str) -> None:
+    spec, *platforms = documents
     json_format.ParseDict(spec, PipelineSpec())
-    for platform in platforms:
-        for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
-            json_format.ParseDict(executor, KubernetesExecutorConfig())
     executors = spec["deploymentSpec"]["executors"]
+    for platform in platforms:
+        json_format.ParseDict(platform, PlatformSpec())
+        for label, executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items():
+            json_format.ParseDict(executor, KubernetesExecutorConfig())
+            if label not in executors:
+                raise ValueError(f"the platform settings of {label} are for none of the executors")
     for where, reference in _component_references(spec):
         if reference not in spec["components"]:
             raise ValueError(f"task {where} refers to {reference}, which is not among the components")
@@ -146,26 +202,49 @@ def _component_references(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{name}/{task}", body["componentRef"]["name"]
 
 
+def _defaults(name: str, config: RunConfig | None, profile: ClusterProfile | None) -> dict[str, Any]:
+    """Defaults of a pipeline's parameters."""
+    settings = config or RunConfig()
+    if profile is not None:
+        settings = with_devices(settings, profile, steps_of(PIPELINES[name]))
+    parameters: dict[str, Any] = {}
+    if config is None:
+        changed = [section for section in SECTIONS if getattr(settings, section) != getattr(RunConfig(), section)]
+        parameters = {section: getattr(settings, section).model_dump_json() for section in changed}
+    else:
+        parameters = section_parameters(settings)
+        if "store" not in config.model_fields_set:  # its default is for one machine: whoever starts a run names one
+            del parameters["store"]
+        if name == "refresh":
+            parameters = _refresh_defaults(settings, parameters)
+    if profile is not None:
+        if config is not None:
+            refuse_unmounted(_paths(config), profile)
+        if profile.work_dir is not None:
+            parameters["work_dir"] = profile.work_dir
+    known = PIPELINES[name].component_spec.inputs or {}
+    return {key: value for key, value in parameters.items() if key in known}
+
+
 def _refresh_defaults(config: RunConfig, parameters: dict[str, Any]) -> dict[str, Any]:
     """What the refresh pipeline shares with the train pipeline; whoever starts it names the new rows."""
     shared = {name: value for name, value in parameters.items() if name in (*REFRESH_SECTIONS, "name", "seed", "store")}
     return shared | {"refresh": config.refresh.model_dump_json()}
 
 
-def _cluster_parameters(config: RunConfig) -> dict[str, Any]:
-    paths = {
+def _paths(config: RunConfig) -> dict[str, str | None]:
+    return {
         "data.path": config.data.path,
         "publish.feature_repo": config.publish.feature_repo,
         "store": config.store if "store" in config.model_fields_set else None,
     }
-    for key, value in paths.items():
+
+
+def _refuse_relative(config: RunConfig) -> None:
+    for key, value in _paths(config).items():
         if value is not None and not Path(value).is_absolute() and "://" not in value:
             raise ConfigError(
                 f"{key} is relative, and steps on a cluster share no working directory",
                 found=value,
                 fix=f"name a directory on a volume that all steps mount, for example --set {key}=/mnt/mec",
             )
-    parameters = section_parameters(config)
-    if paths["store"] is None:  # its default is for runs on one machine: whoever starts the pipeline names one
-        del parameters["store"]
-    return parameters

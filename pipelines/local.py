@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kfp import components, local
 from rich.console import Console
@@ -22,15 +22,13 @@ from mec.bundle import code_hash
 from mec.config import RunConfig
 from mec.data.readers import open_source
 from pipelines.compiling import PIPELINES, PLACEHOLDER_IMAGE, pipeline_name, pipeline_yaml
-from pipelines.containers import containerized, image_id
+from pipelines.containers import Containers, image_id
 from pipelines.parameters import refuse_what_is_not_here, refuse_wrong_backbone, resolve_paths, section_parameters
 from pipelines.results import finish, finish_backbones
-from pipelines.running import Job, RunResult, StepError, claim_directory, run_job
+from pipelines.running import Job, Runner, RunResult, StepError, claim_directory, run_job
 from pipelines.train import train
 
 __all__ = ["RunResult", "Runner", "StepError", "run_train"]
-
-Runner = Literal["subprocess", "docker"]
 
 
 def run_train(config: RunConfig, out: Path, runner: Runner = "subprocess", console: Console | None = None) -> RunResult:
@@ -48,18 +46,19 @@ def run_train(config: RunConfig, out: Path, runner: Runner = "subprocess", conso
     """
     config, out = resolve_paths(config), out.absolute()
     refuse_wrong_backbone(config)
-    if runner == "subprocess":
-        refuse_what_is_not_here(config)
+    refuse_what_is_not_here(config, devices=runner == "subprocess")
     version = open_source(config.data, seed=config.seed).data_version
     code = image_id(config) if runner == "docker" else code_hash()
     claim_directory(out)
-    if runner == "docker":
-        pipeline, kfp_runner = containerized(config, out)
+    containers = Containers(config, out, code) if runner == "docker" else None
+    if containers is not None:
+        pipeline, kfp_runner = containers.pipeline(pipeline_name(config)), containers.runner
     else:
         pipeline, kfp_runner = _one_branch_at_a_time(config), local.SubprocessRunner(use_venv=False)
     backbones = [train.model for train in config.train.each()] if config.train.several else []
     parameters = section_parameters(config) | {"data_version": version, "code_hash": code}
-    job = Job(pipeline, kfp_runner, parameters, finish_backbones if backbones else finish, backbones)
+    finisher = finish_backbones if backbones else finish
+    job = Job(pipeline, kfp_runner, parameters, finisher, backbones, containers=containers)
     return run_job(job, config, out, console, {"runner": runner})
 
 

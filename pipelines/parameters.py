@@ -94,14 +94,32 @@ def refuse_wrong_backbone(config: RunConfig) -> None:
         check_backbone_settings(config.pretrain.model, config.pretrain.settings)
 
 
-def refuse_what_is_not_here(config: RunConfig) -> None:
+def refuse_what_is_not_here(config: RunConfig, *, devices: bool = True) -> None:
     """Refuse devices and stores that steps on this machine would look for in vain, some of them late.
+
+    Args:
+        config: Settings, paths resolved.
+        devices: Whether the steps use the torch that is installed here, so that its devices are theirs.
 
     Raises:
         ConfigError: A device is not on this machine, or the ``store`` that the run needs cannot be written.
         PublishError: ``publish.feature_repo`` is no feature repo.
         TrackingError: MLflow does not take ``tracking.uri``.
     """
+    if devices:
+        _refuse_missing_devices(config)
+    store, needs_store = Path(config.store), False
+    if config.publish.enabled:
+        needs_store = config.publish.feature_repo is None
+        if config.publish.feature_repo is not None:
+            store_file(Path(config.publish.feature_repo))
+    if config.tracking.enabled:
+        needs_store |= str(store.resolve()) in tracking_uri(config.tracking, store)
+    if needs_store:
+        _refuse_unwritable(store)
+
+
+def _refuse_missing_devices(config: RunConfig) -> None:
     devices = {"pretrain.device": config.pretrain.device, "train.device": config.train.device}
     if config.quantize.mec is not None:
         devices["quantize.mec.device"] = config.quantize.mec.device
@@ -112,15 +130,6 @@ def refuse_what_is_not_here(config: RunConfig) -> None:
             from mec.devices import find_device
 
             find_device(device, setting)
-    store, needs_store = Path(config.store), False
-    if config.publish.enabled:
-        needs_store = config.publish.feature_repo is None
-        if config.publish.feature_repo is not None:
-            store_file(Path(config.publish.feature_repo))
-    if config.tracking.enabled:
-        needs_store |= str(store.resolve()) in tracking_uri(config.tracking, store)
-    if needs_store:
-        _refuse_unwritable(store)
 
 
 def _refuse_unwritable(store: Path) -> None:

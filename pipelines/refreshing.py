@@ -18,10 +18,12 @@ from mec.data.readers import open_source
 from mec.publish.locking import publisher_lock
 from mec.refresh.arriving import new_rows
 from mec.tracking.champion_step import require_champion
-from mec.tracking.generations import PARENT_TAG, REFRESHED_ON, knows_rows
+from mec.tracking.generations import PARENT_TAG, REFRESHED_ON, knows_rows, lineage
+from mec.tracking.kept import tagged_places
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import connected
 from mec.tracking.switching import refresh_lock
+from pipelines.containers import Containers, image_id
 from pipelines.parameters import (
     refresh_parameters,
     refuse_to_refresh,
@@ -31,7 +33,7 @@ from pipelines.parameters import (
 )
 from pipelines.refresh import refresh
 from pipelines.results import finish_refresh
-from pipelines.running import Job, RunResult, claim_directory, run_job
+from pipelines.running import Job, Runner, RunResult, claim_directory, run_job
 
 SUMMARY = "summary.json"
 
@@ -45,13 +47,16 @@ class NothingNew:
     data_version: str
 
 
-def run_refresh(config: RunConfig, new: Path, out: Path, console: Console | None = None) -> RunResult | NothingNew:
+def run_refresh(
+    config: RunConfig, new: Path, out: Path, runner: Runner = "subprocess", console: Console | None = None
+) -> RunResult | NothingNew:
     """Refresh the champion with new rows, or finish doing so.
 
     Args:
         config: Settings of the train run; relative paths in it are taken from the working directory.
         new: File or directory of the new rows.
         out: The run's directory; one that holds an unfinished refresh is gone on with.
+        runner: ``subprocess``: each step a process of this Python; ``docker``: a container of ``config.image``.
         console: Where progress is shown; None: standard error.
 
     Raises:
@@ -61,22 +66,34 @@ def run_refresh(config: RunConfig, new: Path, out: Path, console: Console | None
     config, out = resolve_paths(config), out.absolute()
     refuse_to_refresh(config)
     refuse_wrong_backbone(config)
-    refuse_what_is_not_here(config)
+    refuse_what_is_not_here(config, devices=runner == "subprocess")
     data = new_rows(config.data, str(new.absolute()), config.refresh)
     data_version = open_source(data, seed=config.seed).data_version
+    code = image_id(config) if runner == "docker" else code_hash()
     model = config.tracking.model_name or config.name
     with publisher_lock(refresh_lock(Path(config.store), model), wait_s=0, who=f"refresh or switch of {model}"):
         with connected(config.tracking, store=Path(config.store)) as server:
             registry = ModelRegistry(server, model, create=False)
             champion = require_champion(registry)
             base = _base(registry, champion, data_version, out)
+            reads = _bundle_places(registry, base) if base is not None else []
         if base is None:
             return NothingNew(model, champion.number, data_version)
         claim_directory(out)
         (out / SUMMARY).unlink(missing_ok=True)
-        parameters = refresh_parameters(config, data, base) | {"data_version": data_version, "code_hash": code_hash()}
-        job = Job(refresh, local.SubprocessRunner(use_venv=False), parameters, finish_refresh, width=18)
-        return run_job(job, config, out, console, {"runner": "subprocess", "refreshed_version": int(base)})
+        parameters = refresh_parameters(config, data, base) | {"data_version": data_version, "code_hash": code}
+        containers = Containers(config, out, code, [new.absolute(), *reads]) if runner == "docker" else None
+        if containers is not None:
+            pipeline, kfp_runner = containers.pipeline("refresh"), containers.runner
+        else:
+            pipeline, kfp_runner = refresh, local.SubprocessRunner(use_venv=False)
+        job = Job(pipeline, kfp_runner, parameters, finish_refresh, width=18, containers=containers)
+        return run_job(job, config, out, console, {"runner": runner, "refreshed_version": int(base)})
+
+
+def _bundle_places(registry: ModelRegistry, number: str) -> list[Path]:
+    """Bundles of the version to refresh and of those before it: a replay reads datasets where their runs left them."""
+    return [place for version in lineage(registry, registry.version(number)) for place in tagged_places(version.tags)]
 
 
 def _base(registry: ModelRegistry, champion: Version, data_version: str, out: Path) -> str | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from kfp import dsl, local
@@ -29,12 +29,14 @@ import mec
 from mec.bundle import open_bundle
 from mec.config import RunConfig
 from mec.errors import BundleError, ConfigError
+from pipelines.containers import Containers
 from pipelines.results import named_bundles
 from pipelines.stopping import end_children, stoppable
 from pipelines.watching import BRANCH_STEPS, Display, Failure, RunLog, branch_step
 
 _BRANCH = "-iteration-"  # in the directory names that Kubeflow gives to branches of a loop
 
+Runner = Literal["subprocess", "docker"]
 Finish = Callable[[Mapping[str, Any], list[str], Mapping[str, Any], Path], tuple[dict[str, Any], Path]]
 
 
@@ -74,6 +76,7 @@ class Job:
             what only the runner knows, and the run's directory; returns the summary and the path of the report.
         backbones: Names of several backbones; else empty.
         width: Characters of the longest step's name.
+        containers: Where steps run in containers; ``runner`` is theirs.
     """
 
     pipeline: Callable[..., Any]
@@ -82,6 +85,7 @@ class Job:
     finish: Finish
     backbones: Sequence[str] = ()
     width: int = 10
+    containers: Containers | None = None
 
 
 def run_job(job: Job, config: RunConfig, out: Path, console: Console | None, facts: Mapping[str, Any]) -> RunResult:
@@ -105,7 +109,8 @@ def run_job(job: Job, config: RunConfig, out: Path, console: Console | None, fac
         contextlib.closing(RunLog(out / "run.log", display, job.backbones)) as log,
         tempfile.TemporaryDirectory(prefix="mec-") as temporary,
         _step_environment(Path(temporary)),
-        stoppable(),
+        job.containers or contextlib.nullcontext(),
+        stoppable(job.containers.kill if job.containers else None),
     ):
         settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
         (out / "config.yaml").write_text(settings, encoding="utf-8")

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import psutil
@@ -16,11 +16,14 @@ _AGAIN_S = 0.1
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(end_containers: Callable[[], None] | None = None) -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGINT and SIGTERM, and end the steps' processes until the block is left.
 
     Kubeflow waits for all branches of a loop before it lets an exception out, and meanwhile starts their
     next steps: those are ended too.
+
+    Args:
+        end_containers: Ends steps that are no processes of this one; called from a thread, again and again.
     """
     stopping, over = threading.Event(), threading.Event()
 
@@ -34,6 +37,8 @@ def stoppable() -> Iterator[None]:
         patient_until_s = time.monotonic() + _GRACE_S
         while not over.wait(_AGAIN_S):
             _signal_children(kill=time.monotonic() > patient_until_s)
+            if end_containers is not None:
+                end_containers()
 
     ender = threading.Thread(target=end_children, daemon=True)
     ender.start()

@@ -24,9 +24,12 @@ COMMANDS = [
     "rollback",
     "promote",
     "compile",
+    "submit",
+    "schedule",
     "config",
     "synth",
     "check-backbone",
+    "check-method",
     "version",
 ]
 

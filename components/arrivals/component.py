@@ -16,6 +16,7 @@ def arrivals(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import DataConfig, RefreshConfig, section
     from mec.refresh.steps import arrivals_step
     from mec.tracking.champion_step import Base
@@ -30,3 +31,4 @@ def arrivals(
         out=Path(arrivals.path),
         out_hashes=Path(row_hashes.path),
     )
+    label(arrivals, row_hashes)

@@ -18,6 +18,7 @@ def champion(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import DataConfig, RefreshConfig, TrackingConfig, section
     from mec.tracking.champion_step import champion_step
 
@@ -32,3 +33,4 @@ def champion(
         seed=seed,
         out=Path(champion.path),
     )
+    label(champion)

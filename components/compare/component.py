@@ -21,6 +21,7 @@ def compare(
     from pathlib import Path
     from typing import Any
 
+    from mec.artifacts import label, show
     from mec.comparison import compare_step
     from mec.config import TrackingConfig, section
 
@@ -28,6 +29,7 @@ def compare(
     given: dict[str, Any] = {role: [Path(bundle.path) for bundle in bundles] for role, bundles in roles.items()}
     given |= {"name": name, "seed": seed, "store": Path(store), "run_id": run_id}
     compare_step(tracking=section(TrackingConfig, tracking), **given, out=Path(comparison.path))
-    for view, title, file in ((report, "Report", "comparison.html"), (summary, "Summary", "comparison.md")):
-        view.metadata["display_name"] = title
-        Path(view.path).write_bytes(Path(comparison.path, file).read_bytes())
+    out = Path(comparison.path)
+    show(Report=(report, (out / "comparison.html").read_text("utf-8")))
+    show(Summary=(summary, (out / "comparison.md").read_text("utf-8")))
+    label(comparison)

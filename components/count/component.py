@@ -14,6 +14,7 @@ def count(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import CountConfig, DataConfig, section
     from mec.data.counting import count_step
 
@@ -23,3 +24,4 @@ def count(
         seed=seed,
         out=Path(counts.path),
     )
+    label(counts)

@@ -13,9 +13,11 @@ def decide(
     import json
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import RefreshConfig, section
     from mec.refresh.steps import decision_step
 
     out = Path(decision.path)
     decision_step(refresh=section(RefreshConfig, refresh), evaluation=Path(evaluation.path), out=out)
+    label(decision)
     return str(json.loads((out / "decision.json").read_bytes())["action"])

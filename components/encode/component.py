@@ -14,6 +14,7 @@ def encode(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import DataConfig, section
     from mec.data.encoding import encode_step
 
@@ -23,3 +24,4 @@ def encode(
         seed=seed,
         out=Path(dataset.path),
     )
+    label(dataset)

@@ -23,6 +23,7 @@ def evaluate(
     import json
     from pathlib import Path
 
+    from mec.artifacts import label, show
     from mec.config import EvaluateConfig, section
     from mec.evaluation import evaluating
 
@@ -33,8 +34,6 @@ def evaluate(
     result, page = json.loads((out / "evaluation.json").read_bytes()), (out / "report.html").read_text("utf-8")
     metrics.metadata.update(evaluating.kfp_metrics(result))
     roc.log_roc_curve(*evaluating.kfp_roc(result))
-    texts = [json.dumps(metrics.metadata), json.dumps(roc.metadata), page, evaluating.markdown_summary(result)]
-    views = {"Metrics": metrics, "ROC": roc, "Report": report, "Summary": summary}
-    for (title, view), text in zip(views.items(), texts, strict=True):
-        view.metadata["display_name"] = title
-        Path(view.path).write_text(text, encoding="utf-8")
+    show(Metrics=(metrics, json.dumps(metrics.metadata)), ROC=(roc, json.dumps(roc.metadata)))
+    show(Report=(report, page), Summary=(summary, evaluating.markdown_summary(result)))
+    label(evaluation)

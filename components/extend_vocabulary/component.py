@@ -14,6 +14,7 @@ def extend_vocabulary(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import CountConfig, RefreshConfig, section
     from mec.refresh.steps import extend_vocabulary_step
     from mec.tracking.champion_step import Base
@@ -25,3 +26,4 @@ def extend_vocabulary(
         keep=section(RefreshConfig, refresh).keep_counts,
         out=Path(vocabulary.path),
     )
+    label(vocabulary)

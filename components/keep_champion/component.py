@@ -16,6 +16,7 @@ def keep_champion(
 ) -> str:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import TrackingConfig, section
     from mec.tracking.promoting import keep_champion_step
 
@@ -29,4 +30,5 @@ def keep_champion(
         run_id=run_id,
         out=Path(outcome.path),
     )
+    label(outcome)
     return Path(outcome.path, "outcome.json").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ def pretrain(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import PretrainConfig, section
     from mec.pretraining import pretrain_step
 
@@ -26,3 +27,4 @@ def pretrain(
         checkpoints=Path(work_dir, "pretrain") if work_dir else None,
         out=Path(pretrained.path),
     )
+    label(pretrained)

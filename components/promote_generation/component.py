@@ -26,6 +26,7 @@ def promote_generation(
     from pathlib import Path
     from typing import Any
 
+    from mec.artifacts import label
     from mec.config import DataConfig, TrackingConfig, section
     from mec.tracking.promoting import promote_generation_step
 
@@ -35,4 +36,5 @@ def promote_generation(
     given |= {"tracking": section(TrackingConfig, tracking), "data": section(DataConfig, new_data)}
     bundles = {role: Path(bundle.path) for role, bundle in (roles | {"publication": publication}).items()}
     promote_generation_step(**given, champion=Path(champion.path), bundles=bundles, out=Path(outcome.path))
+    label(outcome)
     return Path(outcome.path, "outcome.json").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ def publish(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import PublishConfig, section
     from mec.publish.publishing import publish_step
 
@@ -25,3 +26,4 @@ def publish(
         codes=Path(codes.path),
         out=Path(publication.path),
     )
+    label(publication)

@@ -15,6 +15,7 @@ def publish_generation(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import PublishConfig, section
     from mec.publish.publishing import publish_step
     from mec.tracking.champion_step import Base
@@ -30,3 +31,4 @@ def publish_generation(
         online_vocabulary=base.path("vocabulary"),
         out=Path(publication.path),
     )
+    label(publication)

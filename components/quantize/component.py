@@ -15,6 +15,7 @@ def quantize(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import QuantizeConfig, section
     from mec.quantize.quantizing import quantize_step
 
@@ -26,3 +27,4 @@ def quantize(
         out_codebook=Path(codebook.path),
         out_codes=Path(codes.path),
     )
+    label(codebook, codes)

@@ -17,6 +17,7 @@ def recode(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import QuantizeConfig, RefreshConfig, section
     from mec.refresh.steps import recode_step
     from mec.tracking.champion_step import Base
@@ -33,3 +34,4 @@ def recode(
         out_codebook=Path(codebook.path),
         out_codes=Path(codes.path),
     )
+    label(codebook, codes)

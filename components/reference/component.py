@@ -16,6 +16,7 @@ def reference(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import EvaluateConfig, TrainConfig, section
     from mec.training_steps import reference_step
 
@@ -28,3 +29,4 @@ def reference(
         checkpoints=Path(work_dir, "reference") if work_dir else None,
         out=Path(model.path),
     )
+    label(model)

@@ -19,6 +19,7 @@ def refresh_evaluate(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label, show
     from mec.config import EvaluateConfig, RefreshConfig, section
     from mec.refresh.steps import refresh_evaluate_step
     from mec.tracking.champion_step import Base
@@ -35,4 +36,5 @@ def refresh_evaluate(
         seed=seed,
         out=out,
     )
-    Path(report.path).write_bytes((out / "report.html").read_bytes())
+    show(Report=(report, (out / "report.html").read_text("utf-8")))
+    label(evaluation)

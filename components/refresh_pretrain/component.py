@@ -17,6 +17,7 @@ def refresh_pretrain(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import PretrainConfig, RefreshConfig, section
     from mec.refresh.steps import refresh_pretrain_step
     from mec.tracking.champion_step import Base
@@ -33,3 +34,4 @@ def refresh_pretrain(
         checkpoints=Path(work_dir, "refresh_pretrain") if work_dir else None,
         out=Path(pretrained.path),
     )
+    label(pretrained)

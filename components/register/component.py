@@ -28,13 +28,13 @@ def register(
     registration: dsl.Output[dsl.Artifact],
 ) -> None:
     from pathlib import Path
-    from typing import Any
 
-    from mec.config import TrackingConfig, joined, section
+    from mec import artifacts, config
     from mec.tracking.registering import register_step
 
-    roles = {"dataset": dataset, "vocabulary": vocabulary, "pretrained": pretrained, "codebook": codebook}
-    roles |= {"codes": codes, "model": model, "publication": publication, "evaluation": evaluation}
-    args: dict[str, Any] = {role: Path(b.path) for role, b in roles.items()} | {"out": Path(registration.path)}
-    args["config_json"] = joined(name, seed, store, data, count, pretrain, quantize, publish, train, evaluate, tracking)
-    register_step(tracking=section(TrackingConfig, tracking), name=name, store=Path(store), run_id=run_id, **args)
+    args = artifacts.paths(dataset=dataset, vocabulary=vocabulary, pretrained=pretrained, codebook=codebook)
+    args |= artifacts.paths(codes=codes, model=model, publication=publication, evaluation=evaluation, out=registration)
+    text = config.joined(name, seed, store, data, count, pretrain, quantize, publish, train, evaluate, tracking)
+    settings = config.section(config.TrackingConfig, tracking)
+    register_step(tracking=settings, name=name, store=Path(store), run_id=run_id, config_json=text, **args)
+    artifacts.label(registration)

@@ -17,6 +17,7 @@ def train(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import TrainConfig, section
     from mec.training_steps import train_step
 
@@ -30,3 +31,4 @@ def train(
         checkpoints=Path(work_dir, "train") if work_dir else None,
         out=Path(model.path),
     )
+    label(model)

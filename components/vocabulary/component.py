@@ -12,6 +12,7 @@ def vocabulary(
 ) -> None:
     from pathlib import Path
 
+    from mec.artifacts import label
     from mec.config import CountConfig, section
     from mec.data.vocabulary import vocabulary_step
 
@@ -20,3 +21,4 @@ def vocabulary(
         count=section(CountConfig, count),
         out=Path(vocabulary.path),
     )
+    label(vocabulary)

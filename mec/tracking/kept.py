@@ -84,6 +84,11 @@ def bundle_tags(bundles: Mapping[str, Bundle], places: Mapping[str, Path]) -> di
     }
 
 
+def tagged_places(tags: Mapping[str, str]) -> list[Path]:
+    """Directories of all bundles that a version's tags name, there or not."""
+    return [Path(json.loads(text)["uri"]) for name, text in tags.items() if name.startswith(_TAG)]
+
+
 def tagged_bundle(tags: Mapping[str, str], role: str, *, owner: str, verify: bool = True) -> Bundle:
     """Open the bundle that a version's tags name.
 

@@ -10,8 +10,10 @@ from kfp import components
 
 from mec.config import RunConfig, parse_config
 from mec.errors import ConfigError
-from pipelines.compiling import PLACEHOLDER_IMAGE, check_pipeline, compile_pipelines, pipeline_yaml
+from pipelines.compiling import PIPELINES, PLACEHOLDER_IMAGE, check_pipeline, compile_pipelines, pipeline_yaml
 from pipelines.parameters import SECTIONS
+from pipelines.profiles_applied import all_steps, steps_of
+from pipelines.titles import TITLES
 
 GOLDEN = Path(__file__).parents[2] / "pipelines" / "compiled"
 IMAGE = "registry.example/mec@sha256:" + "0" * 64
@@ -29,6 +31,25 @@ def test_the_golden_copies_are_what_compiles(tmp_path):
     for path in paths:
         golden = (GOLDEN / path.name).read_text(encoding="utf-8")
         assert path.read_text(encoding="utf-8") == golden, NO_MEC_CHANGE
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_ui_gets_names_and_descriptions(name):
+    spec = yaml.load((GOLDEN / f"{name}.yaml").read_text("utf-8"), yaml.CSafeLoader)
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert [key for key, parameter in parameters.items() if not parameter.get("description")] == []
+    shown = {
+        task["taskInfo"]["name"]
+        for component in (spec["root"], *spec["components"].values())
+        for task in component.get("dag", {}).get("tasks", {}).values()
+        if "executorLabel" in spec["components"][task["componentRef"]["name"]]
+    }
+    assert shown == {TITLES[step] for step in steps_of(PIPELINES[name])}
+
+
+def test_every_step_has_a_name_of_its_own():
+    assert set(TITLES) == all_steps(list(PIPELINES.values()))
+    assert len(set(TITLES.values())) == len(TITLES)
 
 
 def test_every_container_runs_the_image(compiled):

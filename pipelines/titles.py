@@ -1,0 +1,25 @@
+"""What the Kubeflow UI calls each step."""
+
+TITLES = {
+    "arrivals": "Check the new rows",
+    "champion": "Look up the champion",
+    "compare": "Compare the backbones",
+    "count": "Count values",
+    "decide": "Decide on the refresh",
+    "encode": "Encode rows",
+    "evaluate": "Evaluate",
+    "extend_vocabulary": "Extend the vocabulary",
+    "keep_champion": "Keep the champion",
+    "pretrain": "Pre-train embeddings",
+    "promote_generation": "Promote the new generation",
+    "publish": "Publish codes",
+    "publish_generation": "Publish the new generation",
+    "quantize": "Quantize embeddings",
+    "recode": "Code the new vectors",
+    "reference": "Train the full-table reference",
+    "refresh_evaluate": "Evaluate the refresh",
+    "refresh_pretrain": "Pre-train and align embeddings",
+    "register": "Register the model",
+    "train": "Train the backbone",
+    "vocabulary": "Build the vocabulary",
+}
