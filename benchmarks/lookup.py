@@ -43,9 +43,9 @@ head rows besides (same machine, load 4):
     product  8x128    56  uniform   2.44   2.18   2.84
     product  8x128    56  zipf      1.59   2.17   2.05
 
-Every residual setting of the first table meets the target; the product code of four does not: each of its values is two reads, four
-codes to unpack and four codewords to add. Plans of eight codes, which budgets of 8x to 32x choose, cost 1.4 to 2.7
-times a full gather, and a head costs a pass over all rows: they save memory, not time.
+Every residual setting of the first table meets the target; the product code of four does not: each of its values is
+two reads, four codes to unpack and four codewords to add. Plans of eight codes, which budgets of 8x to 32x choose, cost
+1.4 to 2.7 times a full gather, and a head costs a pass over all rows: they save memory, not time.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,19 @@ from mec.embeddings.export import PARTS, Export, read_export, write_export
 from mec.embeddings.full import RowSparseTable
 from mec.embeddings.method import Method, MethodInputs, MethodSettings
 from mec.embeddings.methods import check_settings, method_type
-from mec.embeddings.sizing import BudgetError
 from mec.evaluation.metrics import auc
 from mec.models import build_backbone
 from mec.optimizer import CtrOptimizer
 from mec.testing import Finding
-from mec.testing_method_data import LAYOUT, every_id, inputs, planted
+from mec.testing_method_budget import budget_problems
+from mec.testing_method_data import LAYOUT, SLOTS, every_id, inputs, planted
+from mec.testing_method_search import search_problems
 from mec.training import train_batch
 
 LEARNED_AUC = 0.65  # rows that learn nothing stay at 0.5; the full table reaches 0.95
 MAX_STEPS = 300
+ROUNDING = 0.01  # of the largest float: what storing floats as float16 may change
+TIES = 0.05  # rows that rounding may move to another code
 FACTS_BYTES = 1024  # per vocabulary: salts and shapes, never anything per value
 HELD_BYTES = 4096  # a served module's own, beside its arrays: which slot is whose
 
@@ -192,31 +194,23 @@ def _serving(make: Maker) -> Iterator[str]:
             yield f"facts of a vocabulary take {size:,} bytes: what grows with V must be an array, and counted"
 
 
+def _finish(make: Maker) -> Iterator[str]:
+    """Validation sees what is served: but for rounding, finishing changes no eval row of a value in training."""
+    own, ids = inputs(), every_id()
+    method = _stepped(make(own)).eval()
+    before = method(ids).detach().clone()
+    method.finish()
+    after = method.eval()(ids)
+    seen = torch.stack([torch.from_numpy(own.counts[n] > 0)[ids[:, i].long()] for i, n in enumerate(SLOTS)], dim=1)
+    changed = (after.detach() - before).abs().amax(dim=2) > ROUNDING * float(before.abs().max())
+    share = float(changed[seen].float().mean())
+    if share > TIES:
+        yield f"finish changed {100 * share:.0f} % of the rows beyond rounding: eval mode must give what is served"
+
+
 def _budget(make: Maker) -> Iterator[str]:
-    """Bytes never fall from size to size, and a budget finds the largest at or under it."""
-    own = inputs()
-
-    def bytes_of(settings: MethodSettings) -> int:
-        return sum(make.cls.planned_bytes(own, settings).values())
-
-    num_sizes = make.cls.num_sizes(own, make.settings)
-    sizes = np.array([bytes_of(make.cls.at_size(own, make.settings, i + 1)) for i in range(num_sizes)])
-    falls = np.flatnonzero(np.diff(sizes) < 0)
-    if len(falls):
-        i = int(falls[0])
-        yield f"size {i + 2} takes {sizes[i + 1]:,} bytes and size {i + 1} takes {sizes[i]:,}: they must not fall"
-        return
-    budgets = {int(b) + more for b in np.quantile(sizes, (0, 0.3, 0.7, 1), method="nearest") for more in (-1, 0, 1)}
-    for budget in sorted(budgets - {int(sizes[0]) - 1}):
-        settings = make.cls.for_budget(own, budget, make.settings)
-        found, best = bytes_of(settings), int(sizes[sizes <= budget].max())
-        if found != best:
-            yield f"a budget of {budget:,} bytes gave {found:,}, and {best:,} would fit"
-        elif sum(make(own, settings).export().num_bytes().values()) != found:
-            yield f"a budget of {budget:,} bytes gave settings whose export does not take the {found:,} planned"
-    with suppress(BudgetError):
-        make.cls.for_budget(own, int(sizes[0]) - 1, make.settings)
-        yield f"a budget below the smallest size, {sizes[0]:,} bytes, was not refused with a BudgetError"
+    """A budget is kept and used; see ``mec.testing_method_budget``."""
+    yield from budget_problems(make)
 
 
 def _learning(make: Maker) -> Iterator[str]:
@@ -241,6 +235,11 @@ def _learning(make: Maker) -> Iterator[str]:
     yield f"AUC {reached:.3f} on planted first-order weights after {MAX_STEPS} steps, {LEARNED_AUC} is wanted"
 
 
+def _search(make: Maker) -> Iterator[str]:
+    """A search reads no test rows, repeats itself, and gives a fresh method that is sound itself."""
+    yield from search_problems(make, (_gradients, _serving))
+
+
 # check -> (function, checks that it makes no sense without)
 CHECKS: dict[str, tuple[Callable[[Maker], Iterator[str]], frozenset[str]]] = {
     "shapes": (_shapes, frozenset()),
@@ -249,8 +248,10 @@ CHECKS: dict[str, tuple[Callable[[Maker], Iterator[str]], frozenset[str]]] = {
     "vocabularies": (_vocabularies, frozenset({"shapes", "eval"})),
     "saving": (_saving, frozenset({"shapes", "eval"})),
     "serving": (_serving, frozenset({"shapes", "eval"})),
+    "finish": (_finish, frozenset({"shapes", "eval"})),
     "budget": (_budget, frozenset({"serving"})),
     "learning": (_learning, frozenset({"shapes", "gradients", "eval"})),
+    "search": (_search, frozenset({"shapes", "gradients", "eval", "serving"})),
 }
 
 

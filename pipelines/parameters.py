@@ -121,8 +121,7 @@ def refuse_what_is_not_here(config: RunConfig, *, devices: bool = True) -> None:
 
 def _refuse_missing_devices(config: RunConfig) -> None:
     devices = {"pretrain.device": config.pretrain.device, "train.device": config.train.device}
-    if config.quantize.mec is not None:
-        devices["quantize.mec.device"] = config.quantize.mec.device
+    devices["quantize.device"] = config.quantize.device
     if config.evaluate.reference == "full":
         devices["evaluate.full.device"] = config.evaluate.full.device
     for setting, device in devices.items():

@@ -18,7 +18,7 @@ Document = dict[str, Any]
 _DEVICE = {  # step -> the settings whose ``device`` it computes on
     "pretrain": ("pretrain",),
     "refresh_pretrain": ("pretrain",),
-    "quantize": ("quantize", "mec"),
+    "quantize": ("quantize",),
     "train": ("train",),
     "reference": ("evaluate", "full"),
 }
@@ -112,11 +112,6 @@ def with_devices(config: RunConfig, profile: ClusterProfile, steps: set[str]) ->
         for key in path:
             node, given = node[key], getattr(given, key)
         setting = ".".join((section, *path, "device"))
-        if given is None:
-            if accelerator is not None:
-                fix = "set quantize.objective=mec, or remove it from the profile"
-                raise ConfigError("k-means uses no accelerator", found=step, fix=fix)
-            continue
         named = given.device if "device" in given.model_fields_set else None
         if accelerator is not None and named == "cpu":
             fix = "remove the setting, or the accelerator from the profile"

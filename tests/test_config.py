@@ -61,7 +61,15 @@ def test_overrides_win_in_order_and_take_yaml(tmp_path: Path) -> None:
         ({"quantize": {"budget": "2"}}, r"quantize: .*budget.*found: "),
         ({"quantize": {"budget": "2%", "head": 5}}, r"head=5 has no effect with a budget"),
         ({"quantize": {"budget": "2%", "tail_count": 5}}, r"tail_count=5 has no effect with a budget"),
-        ({"quantize": {"budget": "2%", "num_codes": 2}}, r"num_codes=2 has no effect with a budget"),
+        (
+            {"quantize": {"budget": "2%", "num_codes": 2}},
+            r"num_codes=2 has no effect with a budget.*; remove it, or set quantize\.budget=null",
+        ),
+        (
+            {"quantize": {"budget": 64}},
+            r"quantize: the budget is no share, .*; found: '64'; fix: .*a ratio such as 64x",
+        ),
+        ({"quantize": {"budget": True}}, r"quantize: the budget is no share, .*; found: 'True'"),
         ({"quantize": {"budget": "2%", "num_codewords": 2}}, r"num_codewords=2 has no effect with a budget"),
         ({"quantize": {"budget": "2%", "min_values": 2}}, r"min_values=2 has no effect with a budget"),
         ({"quantize": {"budget": "2%", "structure": "product"}}, r"structure='product' has no effect with a budget"),
@@ -83,6 +91,7 @@ def test_overrides_win_in_order_and_take_yaml(tmp_path: Path) -> None:
         ({"count": {"scheduler": "cluster"}}, r"count: scheduler must be"),
         ({"name": "a b"}, r"name: .*pattern"),
         ({"train": {"l2": 0.1}}, r"train: l2=0\.1 has no effect while codewords is 'frozen'"),
+        ({"pretrain": {"l2": 0, "l2_warmup_epochs": 3}}, r"pretrain\.l2_warmup_epochs=3 has no effect"),
         ({"quantize": {"reliability": True}, "pretrain": {"folds": 0}}, r"pretrain\.folds=0 trains none"),
         ({"quantize": {"budget": "64x"}, "train": {"codewords": "random"}}, r"set train\.codewords to warm or frozen"),
         ({"quantize": {"head": 8}, "train": {"codewords": "random"}}, r"set train\.codewords to warm or frozen"),
@@ -124,6 +133,11 @@ def test_bad_files(tmp_path: Path, text: str | None, message: str) -> None:
 
 
 def test_options_with_an_effect_are_taken() -> None:
+    warmed = parse_config({"pretrain": {"l2": 0, "l2_warmup_epochs": 3}, "refresh": {"anchor": 0.1, "start": "fresh"}})
+    assert warmed.pretrain.l2_warmup_epochs == 3
+    assert parse_config({"evaluate": {"reference": "full", "full": {"l2": 0.5}}}).evaluate.full.l2 == 0.5
+    # set for every step by a cluster's profile
+    assert parse_config({"evaluate": {"full": {"device": "cuda"}}}).evaluate.full.device == "cuda"
     assert TrainConfig(l2=0.1, codewords="warm").l2 == 0.1
     assert SplitConfig(kind="column", column="fold", valid="dev").valid == "dev"
     assert CountConfig(num_workers=2).num_workers == 2

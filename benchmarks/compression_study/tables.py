@@ -105,7 +105,7 @@ def _synthetic(overrides: Sequence[str]) -> Study:
         },
         "pretrain": {"batch_size": 4096, "max_epochs": 10, "patience": 2},
         "train": {"batch_size": 4096, "max_epochs": 10},
-        "evaluate": {"reference": "full", "full": {"batch_size": 4096, "max_epochs": 10}},
+        "evaluate": {"full": {"batch_size": 4096, "max_epochs": 10}},
     }
     return Study(
         "synthetic",
@@ -132,7 +132,7 @@ def _tiny(name: str, overrides: Sequence[str]) -> Study:
         "data": {"synthetic": {"num_rows": 30_000, "field_sizes": [3000, 1500, 50, 10]}},
         "pretrain": {"max_epochs": 4, "batch_size": 256, "learning_rate": 1e-2, "embedding_dim": 8, "l2": 0.003},
         "train": {**short, "settings": {"hidden_units": [16]}},
-        "evaluate": {"reference": "full", "full": short},
+        "evaluate": {"full": short},
     }
     return Study(
         name,

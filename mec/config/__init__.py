@@ -4,6 +4,7 @@ Unknown keys are errors. Relative paths are taken from the directory the command
 """
 
 from mec.config.backbones import BackbonesConfig
+from mec.config.bakeoff import BakeoffConfig, MethodTraining
 from mec.config.base import Fraction, Name, Settings
 from mec.config.data import (
     CategoricalField,
@@ -14,7 +15,7 @@ from mec.config.data import (
     SplitConfig,
     SyntheticConfig,
 )
-from mec.config.loading import apply_override, joined, load_config, parse_config, section
+from mec.config.loading import apply_override, joined, load_config, overlaid, parse_config, read_settings, section
 from mec.config.refresh import ArrivalsConfig, BoundsConfig, RefreshConfig
 from mec.config.run import GateConfig, PublishConfig, RunConfig, TrackingConfig
 from mec.config.training import (
@@ -30,6 +31,7 @@ from mec.config.training import (
 __all__ = [
     "ArrivalsConfig",
     "BackbonesConfig",
+    "BakeoffConfig",
     "BoundsConfig",
     "CategoricalField",
     "CountConfig",
@@ -38,6 +40,7 @@ __all__ = [
     "Fraction",
     "GateConfig",
     "MecConfig",
+    "MethodTraining",
     "Name",
     "NumericField",
     "OptimizerConfig",
@@ -56,6 +59,8 @@ __all__ = [
     "apply_override",
     "joined",
     "load_config",
+    "overlaid",
     "parse_config",
+    "read_settings",
     "section",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,31 @@ from mec.config.run import RunConfig
 from mec.errors import ConfigError
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML config, apply ``key=value`` overrides, check everything.
+def load_config(path: Path | str, overrides: Sequence[str] = (), layers: Sequence[Path | str] = ()) -> RunConfig:
+    """Read a YAML config, lay other files over it, apply ``key=value`` overrides, check everything.
 
     Args:
         path: YAML file.
-        overrides: Dotted keys with YAML values, such as ``quantize.num_codes=2``; later ones win.
+        overrides: Dotted keys with YAML values, such as ``quantize.budget=16x``; later ones win.
+        layers: YAML files with some of the settings, such as those under configs/ablations; later ones win, and
+            overrides win over all.
 
     Raises:
         ConfigError: No such file, not YAML, an unknown key (the known ones are listed) or a bad value.
+    """
+    raw = read_settings(path)
+    for layer in layers:
+        raw = overlaid(raw, read_settings(layer))
+    for override in overrides:
+        apply_override(raw, override)
+    return parse_config(raw, where=" with ".join(map(str, [path, *layers])))
+
+
+def read_settings(path: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML file of settings, all of them or some, as it is written; nothing is checked.
+
+    Raises:
+        ConfigError: No such file, not YAML, or no mapping.
     """
     path = Path(path)
     try:
@@ -38,9 +54,22 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(
             f"the config {path} is not a mapping of keys", found=type(raw).__name__, fix="see configs/demo.yaml"
         )
-    for override in overrides:
-        apply_override(raw, override)
-    return parse_config(raw, where=str(path))
+    return raw
+
+
+def overlaid(raw: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others laid over them: mappings key by key, all else, lists too, as a whole.
+
+    Args:
+        raw: Settings; not changed.
+        layer: Those that win.
+    """
+    result = dict(raw)
+    for key, value in layer.items():
+        below = result.get(key)
+        # a mapping in the result is always a copy: overrides change it in place
+        result[key] = overlaid(below if isinstance(below, dict) else {}, value) if isinstance(value, dict) else value
+    return result
 
 
 def parse_config(raw: dict[str, Any], where: str = "config") -> RunConfig:
@@ -98,7 +127,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     """Put one ``key=value`` into a mapping of settings; keys are dotted, values YAML."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError("--set needs key=value", found=override, fix="for example --set quantize.num_codes=2")
+        raise ConfigError("--set needs key=value", found=override, fix="for example --set quantize.budget=16x")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

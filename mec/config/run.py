@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mec.config.backbones import BackbonesConfig
+from mec.config.bakeoff import BakeoffConfig
 from mec.config.base import Name, Settings
 from mec.config.data import CountConfig, DataConfig
 from mec.config.refresh import RefreshConfig
@@ -64,6 +65,7 @@ class RunConfig(Settings):
     evaluate: EvaluateConfig = EvaluateConfig()
     tracking: TrackingConfig = TrackingConfig()
     refresh: RefreshConfig = Field(RefreshConfig(), description="read by `mec refresh` only")
+    bakeoff: BakeoffConfig = Field(BakeoffConfig(), description="read by `mec bakeoff` only")
 
     @model_validator(mode="after")
     def _codes_fit(self) -> RunConfig:
@@ -82,6 +84,12 @@ class RunConfig(Settings):
             raise ValueError(
                 "quantize.reliability compares models trained without a fold each, and pretrain.folds=0 trains none; "
                 "set pretrain.folds to 2, or quantize.reliability to null"
+            )
+        warmup, default = self.pretrain.l2_warmup_epochs, PretrainConfig.model_fields["l2_warmup_epochs"].default
+        if not self.pretrain.l2 and not self.refresh.anchor and warmup != default:
+            raise ValueError(
+                f"pretrain.l2_warmup_epochs={warmup:g} has no effect while pretrain.l2 and refresh.anchor are 0; "
+                "remove it"
             )
         if self.train.codewords == "random" and (self.quantize.head or self.quantize.budget):
             raise ValueError(

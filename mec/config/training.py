@@ -98,7 +98,6 @@ class MecConfig(Settings):
     )
     batch_size: int = Field(1024, ge=1, description="rows per step, drawn by weight")
     learning_rate: float = Field(2e-3, gt=0, description="first Adam step size; falls linearly to 0")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
 
     @property
     def commitment_weight(self) -> float:
@@ -136,7 +135,12 @@ class QuantizeConfig(Settings):
         "residual", description="sub-vectors side by side, or full-width codewords added up"
     )
     num_codes: int = Field(1, ge=1, le=64, description="M, codes per value")
-    num_codewords: int = Field(64, ge=2, le=65_536, description="K, codewords per codebook")
+    num_codewords: int = Field(
+        64,
+        ge=2,
+        le=65_536,
+        description="K, codewords per codebook; vocabularies of no more than K values keep exact vectors",
+    )
     weights: Literal["none", "sqrt", "log2", "raw"] = Field(
         "sqrt", description="weight of a value in k-means, from its training count n"
     )
@@ -145,8 +149,17 @@ class QuantizeConfig(Settings):
         description="also weigh values by how far models of different folds agree on values as popular; null: where "
         "pretrain.folds is set",
     )
-    min_values: int = Field(1000, ge=1, description="vocabularies smaller than this keep exact vectors")
-    head: int = Field(0, ge=0, description="most popular values of each coded vocabulary that keep exact vectors")
+    min_values: int = Field(
+        1000,
+        ge=1,
+        description="vocabularies smaller than this keep exact vectors; so do those that codes would not make smaller",
+    )
+    head: int = Field(
+        0,
+        ge=0,
+        description="most popular values of each coded vocabulary that keep exact vectors; all do where no more than "
+        "num_codewords values are left",
+    )
     tail_count: int = Field(
         0, ge=0, description="values with fewer training rows than this share the code of rare values; 0 or 1: none"
     )
@@ -160,11 +173,24 @@ class QuantizeConfig(Settings):
         "kmeans", description="least squared error, or the MEC objective from there on"
     )
     mec: MecConfig | None = Field(None, description="of objective mec; null with kmeans")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="of k-means, a budget's fits, the MEC objective and coding: cpu, cuda or cuda:N",
+    )
 
     @property
     def float_bytes(self) -> int:
         """Bytes per stored float."""
         return {"float32": 4, "float16": 2}[self.floats]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _budget_has_a_unit(cls, raw: Any) -> Any:
+        budget = raw.get("budget") if isinstance(raw, dict) else None
+        if budget is not None and not isinstance(budget, str):
+            parse_budget(str(budget))  # refuses it: 64 is a number in YAML, and no unit came with it
+        return raw
 
     @model_validator(mode="before")
     @classmethod
@@ -184,7 +210,8 @@ class QuantizeConfig(Settings):
         if self.budget is not None:
             parse_budget(self.budget)
             names = ["structure", "num_codes", "num_codewords", "head", "tail_count", "min_values"]
-            self.refuse_without_effect(names, "with a budget, which chooses it per vocabulary")
+            reason = "with a budget, which chooses it per vocabulary"
+            self.refuse_without_effect(names, reason, instead="set quantize.budget=null")
         return self
 
     @model_validator(mode="after")

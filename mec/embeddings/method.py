@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mec.checkpoints import Checkpoints
     from mec.ctr_model import CtrModel
     from mec.data.dataset import EncodedDataset
+    from mec.fold_training import FoldTables
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class MethodInputs:
         counts: Vocabulary -> (V,) int64 training counts by id, id 0's included.
         pretrained: Vocabulary -> (V, D + 1) float32 rows of a trained full table; None without one.
         seed: Of first values and hash functions.
+        folds: Out-of-fold tables in the space of ``pretrained``, for methods that train on them; None without.
     """
 
     layout: FieldLayout
@@ -49,6 +51,7 @@ class MethodInputs:
     counts: Mapping[str, NDArray[np.int64]]
     pretrained: Mapping[str, Tensor] | None = None
     seed: int = 0
+    folds: FoldTables | None = None
 
     def __post_init__(self) -> None:
         for name, size in self.layout.vocabularies:
@@ -171,6 +174,8 @@ class Method(nn.Module, Generic[SettingsT]):
     @classmethod
     def for_budget(cls, inputs: MethodInputs, budget_bytes: int, base: SettingsT | None = None) -> SettingsT:
         """The settings with the most serving bytes at or under a budget.
+
+        A method that spends a budget in its own way overrides this, and has one size.
 
         Args:
             inputs: What the method will be built from.

@@ -9,24 +9,65 @@ from pydantic import ValidationError
 from torch import nn
 
 from mec.bundle import Bundle
-from mec.embeddings import full_method, hashing, low_rank, mde, others, qr
+from mec.embeddings import (
+    amtl,
+    autodim,
+    autodpq,
+    autoemb,
+    binary,
+    dhe,
+    dpq_sx,
+    dpq_vq,
+    full_method,
+    hashing,
+    lightfm,
+    low_rank,
+    magnitude_pruning,
+    mde,
+    mec,
+    mgqe,
+    mlet,
+    opq,
+    others,
+    pq,
+    qr,
+    scalar,
+    xlightfm,
+)
 from mec.embeddings.export import read_export
 from mec.embeddings.method import METHODS, Method, MethodInputs, MethodSettings
 from mec.errors import ConfigError
 
 __all__ = [
     "METHODS",
+    "amtl",
+    "autodim",
+    "autodpq",
+    "autoemb",
+    "binary",
     "build_method",
     "check_method_settings",
     "check_settings",
+    "dhe",
+    "dpq_sx",
+    "dpq_vq",
     "full_method",
     "hashing",
+    "lightfm",
     "load_served",
     "low_rank",
+    "magnitude_pruning",
     "mde",
+    "mec",
     "method_type",
+    "mgqe",
+    "mlet",
+    "opq",
     "others",
+    "pq",
     "qr",
+    "scalar",
+    "xlightfm",
 ]
 
 

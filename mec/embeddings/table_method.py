@@ -79,7 +79,8 @@ class TableMethod(Method[TableSettingsT]):
     def __init__(self, inputs: MethodInputs, settings: TableSettingsT) -> None:
         super().__init__(inputs, settings)
         large, small = self.split(inputs, settings)
-        self.exact = ExactRows(inputs, small, settings.init_std) if small else None
+        start = self.first_rows(inputs, settings)
+        self.exact = ExactRows(inputs, small, settings.init_std, start) if small else None
         self.large = large
         self.make_shared(inputs, settings)
         self.tables = nn.ModuleList(self.make_table(name, inputs, settings) for name in large)
@@ -90,6 +91,11 @@ class TableMethod(Method[TableSettingsT]):
         """Vocabularies with a table and vocabularies with exact rows, each in the layout's order."""
         large = [name for name, size in inputs.layout.vocabularies if size >= settings.min_values]
         return large, [name for name, size in inputs.layout.vocabularies if size < settings.min_values]
+
+    @classmethod
+    def first_rows(cls, inputs: MethodInputs, settings: TableSettingsT) -> Mapping[str, Tensor] | None:
+        """Vocabulary -> (V, D + 1) rows that small vocabularies start from; None draws them."""
+        return None
 
     @classmethod
     def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: TableSettingsT) -> dict[str, int]:

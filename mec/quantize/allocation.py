@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mec.config import QuantizeConfig
+from mec.devices import find_device
 from mec.errors import ConfigError
 from mec.quantize.allocation_report import VocabularyShare, allocation_json
 from mec.quantize.plan import VocabularyPlan
@@ -94,14 +95,15 @@ def allocate(
         tables: Vocabularies, at least one.
         budget_bytes: For codes, codebooks, and exact and head rows together.
         width: W = D + 1, floats per row.
-        settings: ``max_points`` and ``iterations`` bound the fits, ``floats`` says what a float takes.
+        settings: ``max_points`` and ``iterations`` bound the fits, which run on ``device``; ``floats`` says what a
+            float takes.
         seed: Of samples and first codewords.
         report: Told of progress: the share done, from 0 to 1, and a text.
 
     Raises:
-        ConfigError: The least plans of all vocabularies take more than the budget.
+        ConfigError: The least plans of all vocabularies take more than the budget, or there is no such device.
     """
-    float_bytes = settings.float_bytes
+    float_bytes, device = settings.float_bytes, find_device(settings.device, "quantize.device")
     if sum(table.size for table in tables) * width * float_bytes <= budget_bytes:
         fronts = [exact_front(table.size, width, float_bytes) for table in tables]
     else:
@@ -118,7 +120,7 @@ def allocate(
             own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{table.name}".encode()).digest()[:6], "little")
             rows = table.read()
             assert rows.shape == (table.size, width)
-            searches.append(PlanSearch(rows, table.weights, limits, float_bytes, own_seed))
+            searches.append(PlanSearch(rows, table.weights, limits, float_bytes, own_seed, device))
             del rows
         first = [search.coarse_front() for search in searches]
         fronts = []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mec.config import QuantizeConfig
 from mec.data.layout import OOV_ID
+from mec.devices import find_device
 from mec.errors import TrainingError
 from mec.quantize.codebook import make_codebook
 from mec.quantize.diagnostics import CodingQuality, usage
@@ -19,8 +20,10 @@ from mec.quantize.fit_watch import FitWatch
 from mec.quantize.fitting import Codebook, fit_codebook
 from mec.quantize.packing import pack
 from mec.quantize.plan import VocabularyPlan
-from mec.quantize.storage import stored
+from mec.quantize.storage import refuse_vanishing, stored
 from mec.quantize.value_probe import ValueProbe
+
+_ROUNDING = 1e-10  # squared distance from a mean in float32, as a part of the mean's square, that is none
 
 
 @dataclass(frozen=True)
@@ -58,25 +61,30 @@ def code_table(
 
     Args:
         name: Of the vocabulary, for errors.
-        rows: (V, W) float32 table; up to two rows are overwritten.
+        rows: (V, W) float32 table on the CPU; up to two rows are overwritten. It stays there: the points of a fit,
+            and then ``chunk_rows`` rows at a time, are moved to the device of the settings.
         weights: (V,) float32 weights of the values' squared errors; one is overwritten.
         plan: What is coded, and how.
-        settings: Of the fit, and how floats are stored.
+        settings: Of the fit, the device, and how floats are stored.
         seed: Of all random draws.
         watch: Of the fit.
         coded: Told how many more values were coded.
         probe: Shown every value's row as it was trained and as it is served.
 
     Raises:
-        ConfigError: More codes than floats in a vector, or a float that cannot be stored.
+        ConfigError: More codes than floats in a vector, floats that cannot be stored, or no such device.
         TrainingError: None of the values to code was seen in training, or a loss term is not finite.
     """
     size, chunk_rows = len(rows), settings.chunk_rows
+    device = find_device(settings.device, "quantize.device")
+    refuse_vanishing(rows, settings.floats, f"the rows of vocabulary {name!r}")
     center = ((weights @ rows).double() / weights.double().sum()).float()
     variance = 0.0
     for start in range(0, size, chunk_rows):
         part = slice(start, start + chunk_rows)
-        spreads = (rows[part] - center).square().sum(1) * weights[part]
+        spreads = (rows[part] - center).square().sum(1)
+        spreads[spreads <= _ROUNDING * center.square().sum()] = 0
+        spreads *= weights[part]
         variance += float(spreads.sum(dtype=torch.float64))
         if probe is not None:
             probe.see_spreads(start, spreads)
@@ -104,11 +112,12 @@ def code_table(
     watch.progress(1.0, f"{len(points):,} values fitted")
     codewords = stored(fitted.codewords, settings.floats, f"a codeword of vocabulary {name!r}").float()
     book = make_codebook(plan.structure, codewords, plan.num_codes)
+    encoder = book.to(device)
     codes = np.empty((len(points), plan.num_codes), dtype=np.uint16)
     distortion = head_errors
     for start in range(0, len(points), chunk_rows):
         part = slice(start, start + chunk_rows)
-        found = book.encode(points[part])
+        found = encoder.encode(points[part].to(device)).cpu()
         codes[part] = found.numpy()
         first = 1 if start == 0 else 0  # id 0's own row is not the one that was coded
         distortion += distortion_of(

@@ -49,7 +49,7 @@ class CodingQuality:
 
     @property
     def explained_variance(self) -> float:
-        """1 - distortion / variance; 1 where all rows are equal, and coded so."""
+        """1 - distortion / variance; 1 where all rows are equal, 0 where one row for all would distort less."""
         return explained(self.distortion, self.variance)
 
     def to_json(self) -> dict[str, object]:
@@ -68,8 +68,8 @@ class CodingQuality:
 
 
 def explained(distortion: float, variance: float) -> float:
-    """Share of the variance that the codes keep."""
-    return 1.0 - distortion / variance if variance > 0 else 1.0
+    """Share of the variance that the codes keep: none, not less, where they are further off than the mean."""
+    return max(1.0 - distortion / variance, 0.0) if variance > 0 else 1.0
 
 
 def usage(codes: NDArray[np.integer], num_codewords: int) -> tuple[tuple[int, ...], tuple[float, ...]]:

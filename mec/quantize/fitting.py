@@ -6,12 +6,13 @@ vectors, weights and settings and returns the same kind of codebook.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from mec.config import QuantizeConfig
+from mec.devices import find_device
 from mec.errors import ConfigError
 from mec.quantize.fit_watch import FitWatch
 from mec.quantize.mec_fitting import fit_mec
@@ -28,6 +29,10 @@ class Codebook(Protocol):
     num_codes: int
     num_codewords: int
     width: int
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same codebook, its codewords on a device."""
+        ...
 
     def encode(self, vectors: Tensor) -> Tensor:
         """(N, W) float32 -> (N, M) int64 codes."""
@@ -50,22 +55,27 @@ def fit_codebook(
     """Fit one vocabulary's codebook by weighted k-means, and by the MEC objective from there on where it is chosen.
 
     Args:
-        vectors: (V, W) float32, finite.
-        weights: (V,) float32, at least 0, not all 0.
+        vectors: (V, W) float32, finite, on the CPU.
+        weights: (V,) float32, at least 0, not all 0, on the CPU.
         plan: Structure, M and K.
-        settings: Objective, iterations, and ``max_points``, how many vectors to fit on.
+        settings: Objective, iterations, ``max_points``, how many vectors to fit on, and the device that these are
+            moved to.
         seed: Of all random draws.
         watch: Told of progress, and given the facts that the objective knows of its fit.
+
+    Returns:
+        A codebook on the CPU; there, the same arguments give the same codewords.
 
     Raises:
         ConfigError: More codes than floats in a vector, or no such device.
         TrainingError: A loss term is not finite.
     """
     check_shape(plan.structure, plan.num_codes, vectors.shape[1])
+    device = find_device(settings.device, "quantize.device")
     generator = torch.Generator().manual_seed(seed)
     index, sample_weights = sample_points(vectors, weights, settings.max_points, generator)
     known = sample_weights > 0
-    points, point_weights = vectors[index[known]], sample_weights[known]
+    points, point_weights = vectors[index[known]].to(device), sample_weights[known].to(device)
     fit = ProductCodebook.fit if plan.structure == "product" else ResidualCodebook.fit
     book = fit(
         points,
@@ -75,9 +85,9 @@ def fit_codebook(
         iterations=settings.iterations,
         seed=seed,
     )
-    if settings.mec is None:
-        return book
-    return fit_mec(points, point_weights, book, settings.mec, seed=seed, watch=watch or FitWatch())
+    if settings.mec is not None:
+        book = fit_mec(points, point_weights, book, settings.mec, seed=seed, watch=watch or FitWatch())
+    return book.to("cpu")
 
 
 def check_shape(structure: str, num_codes: int, width: int) -> None:

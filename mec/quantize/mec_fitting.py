@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from mec.config import MecConfig
-from mec.devices import find_device
 from mec.quantize.fit_watch import FitWatch
 from mec.quantize.mec_training import MecTrainer, PlainCodebook
 from mec.quantize.product import ProductCodebook
@@ -23,30 +22,28 @@ from mec.quantize.residual import ResidualCodebook
 def fit_mec(
     points: Tensor, weights: Tensor, start: PlainCodebook, settings: MecConfig, *, seed: int, watch: FitWatch
 ) -> PlainCodebook:
-    """Train on from a codebook; on the CPU, the same arguments give the same codewords.
+    """Train on from a codebook, on the points' device; on the CPU, the same arguments give the same codewords.
 
     Args:
         points: (N, W) float32, finite.
-        weights: (N,) float32, above 0.
-        start: The k-means codebook of these points.
-        settings: Terms, encoder, optimizer, device.
+        weights: (N,) float32, above 0, on the points' device.
+        start: The k-means codebook of these points, on their device.
+        settings: Terms, encoder, optimizer.
         seed: Of batches, negatives, restarts and first encoder weights.
         watch: Its facts become: weighted distortion of the points, coded by the nearest codewords, before
             (``kmeans_distortion``) and after (``mec_distortion``); ``epochs`` trained, ``kept_epoch``, and
             ``restarted`` codewords.
 
     Returns:
-        A codebook of the same kind, on the CPU: that of the epoch after which the weighted distortion was least, or
-        of the last one. The start is not among them: where k-means is near an optimum, the terms beside reconstruction
-        would always lose against it, and the objective would be k-means by another name.
+        A codebook of the same kind, on the points' device: that of the epoch after which the weighted distortion was
+        least, or of the last one. The start is not among them: where k-means is near an optimum, the terms beside
+        reconstruction would always lose against it, and the objective would be k-means by another name.
 
     Raises:
-        ConfigError: No such device.
         TrainingError: A loss term is not finite.
     """
-    device = find_device(settings.device, "quantize.mec.device")
     center, scale = _center_and_scale(points, weights)
-    points, weights = (points - center).div_(scale).to(device), weights.to(device)
+    points = (points - center).div_(scale)
     generator = torch.Generator().manual_seed(seed)
     trainer = MecTrainer(points, weights, _moved(start, -center / scale, 1 / scale), settings, generator)
     before = float(weights @ trainer.errors())
@@ -81,7 +78,7 @@ def _center_and_scale(points: Tensor, weights: Tensor) -> tuple[Tensor, float]:
 
 def _moved(book: PlainCodebook, shift: Tensor, factor: float) -> PlainCodebook:
     """The codebook of points that are multiplied by a factor and then shifted by (W,)."""
-    codewords = book.codewords.cpu() * factor
+    codewords = book.codewords * factor
     if isinstance(book, ProductCodebook):
         return ProductCodebook(codewords + shift, book.num_codes)
     codewords[0] += shift

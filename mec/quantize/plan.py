@@ -65,6 +65,10 @@ class VocabularyPlan:
         """Bits per code."""
         return bits_per_code(self.num_codewords)
 
+    def saves_bytes(self, size: int, width: int, float_bytes: int) -> bool:
+        """Whether a server holds fewer bytes than of V = ``size`` exact rows; arguments as for ``serving_bytes``."""
+        return sum(self.serving_bytes(size, width, float_bytes).values()) < size * width * float_bytes
+
     def serving_bytes(self, size: int, width: int, float_bytes: int) -> dict[str, int]:
         """Bytes that a server must hold of this vocabulary, by part.
 

@@ -33,11 +33,14 @@ class PlanSearch:
         limits: Of shapes and fits.
         float_bytes: Bytes per stored float.
         seed: Of samples and first codewords.
+        device: Codebooks are fitted there, to one sample at a time.
     """
 
-    def __init__(self, rows: Tensor, weights: Tensor, limits: Limits, float_bytes: int, seed: int) -> None:
+    def __init__(
+        self, rows: Tensor, weights: Tensor, limits: Limits, float_bytes: int, seed: int, device: torch.device
+    ) -> None:
         self._size, self._width = rows.shape
-        self._limits, self._float_bytes, self._seed = limits, float_bytes, seed
+        self._limits, self._float_bytes, self._seed, self._device = limits, float_bytes, seed, device
         if self._size < 2:
             return
         fine_rows = max(_FINE_ROWS[0], min(_FINE_ROWS[1], self._size // _FINE_SHARE))
@@ -72,7 +75,7 @@ class PlanSearch:
 
     def _front(self, sample: TableSample, shapes: list[Shape], most_iterations: int, *, every_shape: bool) -> PlanFront:
         limits = replace(self._limits, iterations=min(most_iterations, self._limits.iterations))
-        curves = measure_curves(sample, shapes, limits, self._seed, every_shape=every_shape)
+        curves = measure_curves(sample.to(self._device), shapes, limits, self._seed, every_shape=every_shape)
         return PlanFront(self._size, self._width, self._float_bytes, sample.edges, curves, sample.num_heads)
 
 

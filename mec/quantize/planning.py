@@ -30,10 +30,11 @@ def choose_plans(
         report: Told of progress with a budget: the share done, from 0 to 1, and a text.
 
     Returns:
-        Vocabulary -> plan, None where all rows are exact; and a JSON value that says why, empty without a budget.
+        Vocabulary -> plan, None where all rows are exact, as they are where a plan would take no fewer bytes; and a
+        JSON value that says why, empty without a budget.
 
     Raises:
-        ConfigError: M, K and D do not go together, or the budget is too small.
+        ConfigError: M, K and D do not go together, the budget is too small, or there is no such device.
         BundleError: Ids are not in order of popularity, and there is a head, a tail or a budget; or a size differs.
         TrainingError: A table cannot be coded.
     """
@@ -44,6 +45,8 @@ def choose_plans(
     for name, size in tables.sizes.items():
         counts = tables.counts(name)
         plan = settings_plan(quantize, size, counts)
+        if plan is not None and not plan.saves_bytes(size, tables.width, quantize.float_bytes):
+            plan = None
         if plan is not None and (plan.head or plan.has_tail(size)):
             check_order(name, counts)
         plans[name] = plan

@@ -37,6 +37,10 @@ class ProductCodebook:
         ]
         return cls(torch.cat(parts, dim=1), num_codes)
 
+    def to(self, device: torch.device | str) -> ProductCodebook:
+        """The same codebook, its codewords on a device."""
+        return ProductCodebook(self.codewords.to(device), self.num_codes)
+
     def encode(self, vectors: Tensor) -> Tensor:
         """(N, W) float32 -> (N, M) int64: the nearest codeword of each sub-vector."""
         parts = column_parts(self.width, self.num_codes)

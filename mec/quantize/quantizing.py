@@ -29,6 +29,7 @@ from mec.quantize.value_probe import ValueProbe
 from mec.steps import step
 
 STEP = "quantize"
+_WORSE = 1e-3  # of the variance: less is what two codebooks differ in by chance
 
 
 def quantize_step(
@@ -45,7 +46,8 @@ def quantize_step(
         out_codes: Where the "codes" bundle goes.
 
     Raises:
-        ConfigError: M, K and D do not go together, the budget is too small, or a float cannot be stored as set.
+        ConfigError: M, K and D do not go together, the budget is too small, floats cannot be stored as set, or there
+            is no such device.
         TrainingError: A table holds rows that are not finite, or none of its values was seen in training.
         BundleError: Tables and vocabulary differ in size, or head or tail is wanted and ids are not by popularity.
     """
@@ -57,6 +59,7 @@ def quantize_step(
         plans, allocation = choose_plans(
             tables, quantize, seed=seed, report=_share_progress(progress, sum(tables.sizes.values()))
         )
+        _note_kept_exact(plans, tables.sizes, quantize)
         done: dict[str, CodedTable] = {}
         diagnostics: dict[str, dict[str, object]] = {}
         exact: dict[str, Tensor] = {}
@@ -84,7 +87,7 @@ def quantize_step(
             diagnostics[name] = diagnostics_json(done[name].quality, probe, counts, values)
             if progress.done < end:  # head and tail are not coded one by one
                 progress.set(end, f"{name}: coded")
-            _warn_if_worse(name, watch.facts)
+            _note_if_worse(name, watch.facts, done[name].quality.variance)
         books = {name: table.book for name, table in done.items()}
         codebooks = Codebooks(bundle.extra["space"], tables.layout, tables.embedding_dim, books, exact, quantize.floats)
         parents = {"pretrained": bundle, "vocabulary": vocabularies.bundle}
@@ -127,13 +130,22 @@ def _count_progress(progress: Progress, text: str) -> Callable[[int], None]:
     return lambda num: progress.update(num, text)
 
 
-def _warn_if_worse(name: str, facts: Mapping[str, float]) -> None:
+def _note_kept_exact(
+    plans: Mapping[str, VocabularyPlan | None], sizes: Mapping[str, int], quantize: QuantizeConfig
+) -> None:
+    """Name the vocabularies that are large enough for codes, but would not be smaller for them."""
+    names = [name for name, plan in plans.items() if plan is None and sizes[name] >= quantize.min_values]
+    if names and quantize.budget is None:
+        note(STEP, f"{', '.join(names)}: all rows kept exact, for codes, codebook and head would take no fewer bytes")
+
+
+def _note_if_worse(name: str, facts: Mapping[str, float], variance: float) -> None:
     if "mec_distortion" not in facts:
         return
-    before, after = facts["kmeans_distortion"], facts["mec_distortion"]
-    if after > before:
-        more = f"{100 * (after / before - 1):.1f} % more" if before > 0 else "more"
-        note(STEP, f"{name}: the MEC objective ends with {more} weighted distortion than k-means")
+    lost = facts["mec_distortion"] - facts["kmeans_distortion"]
+    if lost > _WORSE * variance > 0:
+        more = f"by {100 * lost / variance:.1f} % of the variance"
+        note(STEP, f"{name}: the MEC objective ends with more weighted distortion than k-means, {more}")
 
 
 def _vocabulary_seed(seed: int, vocabulary: str) -> int:

@@ -91,7 +91,7 @@ def measure_curves(
     """Fit codebooks to a sample.
 
     Args:
-        sample: Of one vocabulary.
+        sample: Of one vocabulary; codebooks are fitted on the device of its tensors.
         shapes: What to measure.
         limits: How long a fit may take, and how many points the final one has.
         seed: Of first codewords.
@@ -186,12 +186,12 @@ def _product_errors(
 
 
 def _fitted(sample: TableSample) -> Tensor:
-    return torch.from_numpy(~sample.held_out) & (sample.weights > 0)
+    return torch.from_numpy(~sample.held_out).to(sample.weights.device) & (sample.weights > 0)
 
 
 def _tail_errors(sample: TableSample, book: ProductCodebook | ResidualCodebook) -> NDArray[np.float64]:
     means = sample.tail_means
-    return (means - book.decode(book.encode(means))).double().square().sum(1).numpy()
+    return (means - book.decode(book.encode(means))).double().square().sum(1).cpu().numpy()
 
 
 def _by_range(sample: TableSample, errors: Tensor, limits: Limits) -> NDArray[np.float64]:
@@ -200,10 +200,11 @@ def _by_range(sample: TableSample, errors: Tensor, limits: Limits) -> NDArray[np
     The rows of a fit err too little, held-out ones too much, by about K / n of the distortion each; the final fit, on
     more points, errs by less.
     """
-    weighted = sample.weights.double().numpy() * errors.double().numpy()
+    weights = sample.weights.double().cpu().numpy()
+    weighted = weights * errors.double().cpu().numpy()
     drawn, held_out = ~sample.whole, sample.held_out
-    fit_weight = float(sample.weights.double().numpy()[drawn & ~held_out].sum())
-    held_weight = float(sample.weights.double().numpy()[held_out].sum())
+    fit_weight = float(weights[drawn & ~held_out].sum())
+    held_weight = float(weights[held_out].sum())
     factor = np.ones(len(weighted))
     if fit_weight > 0 and held_weight > 0:
         seen = float(weighted[drawn & ~held_out].sum()) / fit_weight

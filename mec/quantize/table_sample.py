@@ -7,7 +7,7 @@ What a shared row for the tail costs needs no sample: weights, weighted sums and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -49,6 +49,11 @@ class TableSample:
     tail_means: Tensor
     tail_weights: NDArray[np.float64]
     tail_scatters: NDArray[np.float64]
+
+    def to(self, device: torch.device) -> TableSample:
+        """The same sample, its tensors on a device."""
+        rows, weights, means = (t.to(device) for t in (self.rows, self.weights, self.tail_means))
+        return replace(self, rows=rows, weights=weights, tail_means=means)
 
     @property
     def num_heads(self) -> int:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mec.evaluation.slices import POPULARITY, value_slices
 
+_ROUNDING = 1e-3  # of the variance: below 0 by less than this is how floats are stored, not bad codes
+
 
 @dataclass(frozen=True)
 class SliceQuality:
@@ -30,8 +32,13 @@ class SliceQuality:
     variance: float
 
     def to_json(self) -> dict[str, object]:
-        """The sums, and the share of variance explained: None where the slice has no weight or no variance."""
+        """The sums, and the share of variance explained: None where the slice has no weight or no variance.
+
+        Below 0 where the slice's values are further from their codewords than from the mean of all values.
+        """
         share = 1 - self.distortion / self.variance if self.variance > 0 else None
+        if share is not None and -_ROUNDING < share < 0:
+            share = 0.0
         return {
             "values": self.values,
             "impressions": self.impressions,

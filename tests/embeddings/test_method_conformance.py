@@ -14,7 +14,7 @@ from torch import nn
 from mec.cli import main
 from mec.embeddings.export import Array
 from mec.embeddings.hashing import HashedTable, Hashing
-from mec.embeddings.method import METHODS, Method
+from mec.embeddings.method import METHODS, Method, with_settings
 from mec.embeddings.methods import build_method, method_type
 from mec.embeddings.sizing import BudgetError, largest_within
 from mec.embeddings.table_method import Table
@@ -33,10 +33,29 @@ OTHER_SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("mde", {"temperature": 0, "min_values": 2}),
     ("others", {"min_count": 1}),
     ("hashing", {"min_values": 10_000, "floats": "float32"}),
+    ("scalar", {"bits": 2, "range": "scale", "first_order": "float", "training": "post", "floats": "float32"}),
+    ("scalar", {"bits": 3, "start": "pretrained"}),
+    ("binary", {"start": "pretrained"}),
+    ("magnitude_pruning", {"schedule": "post", "keep": 0.5, "start": "pretrained"}),
+    ("magnitude_pruning", {"until_step": 3, "every_steps": 1}),
+    ("dhe", {"encoding": "normal", "num_layers": 1, "num_hashes": 64}),
+    ("mec", {"codewords": "warm", "allocate": False, "quantize": {"num_codes": 3, "iterations": 2}}),
+    ("dpq_vq", {"batch_norm": True, "commitment": 0.25}),
+    ("dpq_sx", {"batch_norm": False, "num_codewords": 33, "floats": "float32"}),
+    ("mgqe", {"variant": "unshared_codewords"}),
+    ("mgqe", {"variant": "unshared_codes", "floats": "float32"}),
+    ("amtl", {"straight_through": False}),
+    ("autodim", {"derive": "argmax", "candidates": (2, 5)}),
+    ("autoemb", {"derive": "argmax", "dim": 7}),
+    ("autodpq", {"derive": "argmax", "min_count": 1}),
+    ("xlightfm", {"candidates": (4, 8), "num_codewords": 8, "num_codes": 2}),
 ]
+SLOW = frozenset({"dpq_sx", "lightfm", "opq", "pq", "xlightfm"})  # others, or other settings, run the same code
 
 
-@pytest.mark.parametrize("name", METHODS.names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in METHODS.names()]
+)
 def test_every_method_conforms(name):
     assert check_method(name) == []
 
@@ -133,6 +152,12 @@ class NeverRounds(Base):
         pass
 
 
+class ChangesWhenFinished(Base):
+    def finish(self):
+        super().finish()
+        self.tables[0].table.weight.neg_()
+
+
 class ServesOtherRows(HashedTable):
     @staticmethod
     def served_rows(arrays, facts, ids):
@@ -189,6 +214,74 @@ class NeverRefuses(Base):
         return super().for_budget(inputs, max(budget_bytes, 154), base)
 
 
+class OneSize(Base):
+    """Spends a budget itself."""
+
+    @classmethod
+    def num_sizes(cls, inputs, base):
+        return 1
+
+
+class SpendsTooLittle(OneSize):
+    @classmethod
+    def for_budget(cls, inputs, budget_bytes, base=None):
+        return Hashing.for_budget(inputs, budget_bytes // 2, base)
+
+
+class SpendsTooMuch(OneSize):
+    @classmethod
+    def for_budget(cls, inputs, budget_bytes, base=None):
+        return Hashing.for_budget(inputs, budget_bytes + 100, base)
+
+
+class NeverRefusesIts(OneSize):
+    @classmethod
+    def for_budget(cls, inputs, budget_bytes, base=None):
+        return Hashing.for_budget(inputs, max(budget_bytes, 500), base)
+
+
+class Searches(Base):
+    """Finds 20 rows for 100."""
+
+    def search(self, model, dataset, settings, checkpoints):
+        next(dataset.batches("train", 8))
+        return type(self)(inputs(), self.found())
+
+    def found(self):
+        return with_settings(self.settings, rows_share=0.2)
+
+
+class ReadsTest(Searches):
+    def search(self, model, dataset, settings, checkpoints):
+        next(dataset.batches("test", 8))
+        return super().search(model, dataset, settings, checkpoints)
+
+
+class FindsByChance(Searches):
+    def found(self):
+        return with_settings(self.settings, rows_share=float(np.random.default_rng().random()))
+
+
+class GivesTrainedRows(Searches):
+    def search(self, *arguments):
+        found = super().search(*arguments)
+        found.tables[0].table.weight += 1
+        return found
+
+
+class FindsTheUnsound(Searches):
+    """Rows of the sizes it finds are served otherwise."""
+
+    def finish(self):
+        if self.settings.rows_share == 0.1:
+            super().finish()
+
+
+class FindsAnother(Searches):
+    def search(self, *arguments):
+        return Hashing(inputs(), self.settings)
+
+
 class TooSmallSteps(HashedTable):
     def forward(self, ids):
         rows = super().forward(ids)
@@ -220,12 +313,22 @@ BROKEN: list[tuple[type[Method[Any]], str, str]] = [
     (SizesFall, "budget", "must not fall"),
     (NotTheLargest, "budget", "would fit"),
     (NeverRefuses, "budget", "not refused"),
+    (SpendsTooLittle, "budget", "a budget of 5,632 bytes gave 2,"),
+    (SpendsTooMuch, "budget", "a budget of 5,632 bytes gave 5,7"),
+    (NeverRefusesIts, "budget", "a budget of 1 byte was not refused"),
+    (ChangesWhenFinished, "finish", "finish changed"),
     (with_table(TooSmallSteps), "learning", r"AUC 0\.[345]"),
+    (ReadsTest, "search", "the search reads the test split"),
+    (FindsByChance, "search", "the search found other settings when it was repeated"),
+    (GivesTrainedRows, "search", "not freshly initialised"),
+    (FindsTheUnsound, "search", "after the search, served rows differ"),
+    (FindsAnother, "search", "the search gave a Hashing"),
 ]
 
 
 def test_the_base_of_the_broken_ones_is_sound():
     assert check_method(Base) == []
+    assert check_method(Searches) == []
 
 
 @pytest.mark.parametrize(("broken", "check", "problem"), BROKEN, ids=lambda value: getattr(value, "__name__", None))
@@ -251,7 +354,9 @@ def test_settings_and_names_are_checked():
         ConfigError, match=r"bad settings of the method 'qr'; found: compose: .*its settings are: floats,"
     ):
         check_method("qr", {"compose": "cross"})
-    with pytest.raises(ConfigError, match=r"unknown compression method; found: nope; .* double_hashing, full, hashing"):
+    with pytest.raises(
+        ConfigError, match=r"unknown compression method; found: nope; .* double_hashing, .*full, hashing"
+    ):
         check_method("nope")
     with pytest.raises(ConfigError, match="combine='concat' has no effect with num_hashes=1"):
         build_method("double_hashing", inputs(), {"num_hashes": 1, "combine": "concat"})

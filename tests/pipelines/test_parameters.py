@@ -83,7 +83,7 @@ def test_a_wrong_backbone_is_refused_before_anything_is_written(tmp_path, settin
     [
         ({"pretrain": {"device": "cuda:99"}}, "pretrain.device=cuda:99: there is no such device"),
         ({"train": {"device": "cuda:99"}}, "train.device=cuda:99"),
-        ({"quantize": {"objective": "mec", "mec": {"device": "cuda:99"}}}, "quantize.mec.device=cuda:99"),
+        ({"quantize": {"device": "cuda:99"}}, "quantize.device=cuda:99"),
         ({"evaluate": {"reference": "full", "full": {"device": "cuda:99"}}}, "evaluate.full.device=cuda:99"),
         ({"store": "/dev/null"}, "cannot write to the store /dev/null; found: Not a directory"),
         ({"store": "/dev/null/below"}, "cannot write to the store /dev/null/below"),

@@ -201,7 +201,11 @@ def gpu_for(*steps: str) -> ClusterProfile:
             "pretrain.device asks for a GPU, but .* step pretrain none; found: cuda:1",
         ),
         ({}, ["count"], "uses no accelerator; found: count"),
-        ({}, ["quantize"], "k-means uses no accelerator"),
+        (
+            {"quantize": {"device": "cpu"}},
+            ["quantize"],
+            "quantize.device leaves the accelerator of step quantize idle",
+        ),
     ],
 )
 def test_devices_that_contradict_the_profile_are_refused(settings, steps, message):
@@ -210,10 +214,10 @@ def test_devices_that_contradict_the_profile_are_refused(settings, steps, messag
 
 
 def test_a_device_that_is_named_stays_and_others_are_set():
-    config = parse_config({"train": {"device": "cuda:1"}, "quantize": {"objective": "mec"}})
+    config = parse_config({"train": {"device": "cuda:1"}})
     changed = with_devices(config, gpu_for("train", "quantize"), {"pretrain", "train", "quantize"})
-    assert (changed.train.device, changed.quantize.mec.device, changed.pretrain.device) == ("cuda:1", "cuda", "cpu")
-    assert changed.quantize.mec.model_copy(update={"device": "cpu"}) == config.quantize.mec
+    assert (changed.train.device, changed.quantize.device, changed.pretrain.device) == ("cuda:1", "cuda", "cpu")
+    assert changed.quantize.model_copy(update={"device": "cpu"}) == config.quantize
 
 
 @pytest.mark.parametrize("key", ["store", "data.path", "publish.feature_repo"])

@@ -20,7 +20,7 @@ from pipelines.parameters import refresh_parameters, refuse_to_refresh
 from pipelines.refresh import refresh
 from pipelines.watching import Display, RunLog
 
-OUTSIDE = {"publish_generation", "promote_generation", "keep_champion", "keep_champion-2"}
+WRITES = {"publish_generation", "promote_generation", "keep_champion", "keep_champion-2"}
 CONFIG = parse_config({"name": "shop", "data": {"path": "old.parquet", "categorical": ["user"]}})
 
 
@@ -37,14 +37,19 @@ def tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name.replace("-", "_").replace("_2", "-2"): task for name, task in found.items()}
 
 
-def test_only_what_writes_outside_the_run_is_never_reused(spec):
+def test_only_what_looks_or_writes_outside_the_run_is_never_reused(spec):
     uncached = {name for name, task in tasks(spec).items() if not task.get("cachingOptions", {}).get("enableCache")}
-    assert uncached == OUTSIDE
+    assert uncached == WRITES | {"find_champion"}
+
+
+def test_reuse_depends_on_the_version_that_was_found(spec):
+    inputs = spec["root"]["dag"]["tasks"]["champion"]["inputs"]["parameters"]
+    assert inputs["version"]["taskOutputParameter"]["producerTask"] == "find-champion"
 
 
 def test_what_writes_outside_the_run_is_behind_the_decision(spec):
     root = {name.replace("-", "_") for name in spec["root"]["dag"]["tasks"]}
-    assert not root & {name.removesuffix("-2") for name in OUTSIDE}
+    assert not root & {name.removesuffix("-2") for name in WRITES}
     conditions = [
         task["triggerPolicy"]["condition"]
         for component in spec["components"].values()

@@ -1,4 +1,4 @@
-"""Hand-made vocabulary and pretrained bundles."""
+"""Hand-made tables, and vocabulary and pretrained bundles of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from mec.bundle import write_bundle
 from mec.data.layout import FieldLayout, FieldSlots
+from mec.quantize.allocation import TableToPlace
+from mec.quantize.weights import popularity_weights
 
 SPACE = "11111111-1111-4111-8111-111111111111"
 
@@ -40,6 +43,19 @@ def clustered(size: int, width: int, *, seed: int = 0, num_clusters: int = 40) -
     rng = np.random.default_rng(seed)
     centers = rng.normal(0, 1, (num_clusters, width))
     return (centers[rng.integers(0, num_clusters, size)] + rng.normal(0, 0.3, (size, width))).astype(np.float32)
+
+
+def shrunk(size: int, *, width: int = 5, seed: int = 0) -> NDArray[np.float32]:
+    """(V, W) rows of popular values far apart, those of rare ones near 0, as regularised training leaves them."""
+    counts = zipf_counts(size)[:, None]
+    return (clustered(size, width, seed=seed) * counts / (counts + 20)).astype(np.float32)
+
+
+def place(name: str, rows: NDArray[np.float32], counts: NDArray[np.int64] | None = None) -> TableToPlace:
+    """A vocabulary for a budget, under sqrt weights; Zipf counts where none are given."""
+    counts = zipf_counts(len(rows)) if counts is None else counts
+    weights = torch.from_numpy(popularity_weights(counts, "sqrt"))
+    return TableToPlace(name, len(rows), lambda: torch.from_numpy(rows), weights, counts)
 
 
 def make_bundles(

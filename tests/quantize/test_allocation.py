@@ -1,9 +1,9 @@
-"""The byte budget: what is spent, that it is well spent, and that predictions hold for the codebooks that follow."""
+"""The byte budget: that it is well spent, and that predictions hold for the codebooks that follow."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,24 +25,12 @@ from mec.quantize.rate_curves import Limits, RateCurve, measure_curves, shapes_w
 from mec.quantize.spending import least_choices, spend
 from mec.quantize.table_sample import sample_table
 from mec.quantize.weights import popularity_weights
-from tests.quantize.tables import clustered, zipf_counts
+from tests.quantize.tables import clustered, place, shrunk, zipf_counts
 
 WIDTH = 5
 SETTINGS = QuantizeConfig()
 ROW_BYTES = WIDTH * SETTINGS.float_bytes
 LIMITS = Limits(codebook_bytes=1 << 30, value_bits=24, iterations=4, fit_points=1 << 20)
-
-
-def place(name: str, rows: NDArray[np.float32], counts: NDArray[np.int64] | None = None) -> TableToPlace:
-    counts = zipf_counts(len(rows)) if counts is None else counts
-    weights = torch.from_numpy(popularity_weights(counts, "sqrt"))
-    return TableToPlace(name, len(rows), lambda: torch.from_numpy(rows), weights, counts)
-
-
-def shrunk(size: int, *, width: int = WIDTH, seed: int = 0) -> NDArray[np.float32]:
-    """Rows of popular values far apart, those of rare ones near 0, as regularised training leaves them."""
-    counts = zipf_counts(size)[:, None]
-    return (clustered(size, width, seed=seed) * counts / (counts + 20)).astype(np.float32)
 
 
 def given_to(tables: list[TableToPlace], budget: int, *, width: int = WIDTH, seed: int = 0) -> Allocation:
@@ -55,32 +43,6 @@ def front_of(rows: NDArray[np.float32], *, limits: Limits = LIMITS) -> PlanFront
     shapes = shapes_within(len(rows), rows.shape[1], 2, limits)
     curves = measure_curves(sample, shapes, limits, 0, every_shape=False)
     return PlanFront(len(rows), rows.shape[1], 2, sample.edges, curves, sample.num_heads)
-
-
-@settings(max_examples=8, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 400), min_size=1, max_size=2),
-    share=st.floats(0.02, 1.1),
-    seed=st.integers(0, 100),
-)
-def test_never_over_the_budget_and_within_five_percent(sizes: list[int], share: float, seed: int) -> None:
-    tables = [place(f"v{i}", shrunk(size, seed=seed + i)) for i, size in enumerate(sizes)]
-    exact = sum(sizes) * ROW_BYTES
-    budget = max(int(share * exact), sum(least_bytes(size, WIDTH, 2) for size in sizes))
-    allocation = given_to(tables, budget, seed=seed)
-    recounted = 0
-    for table in tables:
-        plan = allocation.plans[table.name]
-        recounted += (
-            table.size * ROW_BYTES
-            if plan is None
-            else sum(plan.serving_bytes(table.size, WIDTH, SETTINGS.float_bytes).values())
-        )
-    assert allocation.num_bytes == recounted <= budget
-    if budget >= exact:
-        assert set(allocation.plans.values()) == {None}
-    elif allocation.distortion > 0:
-        assert budget - recounted <= max(0.05 * budget, ROW_BYTES)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +197,7 @@ def test_all_exact_reads_no_table() -> None:
     def refuse() -> Tensor:
         raise AssertionError("read")
 
-    table = dataclasses.replace(place("v", shrunk(100)), read=refuse)
+    table = replace(place("v", shrunk(100)), read=refuse)
     assert given_to([table], 100 * ROW_BYTES).plans == {"v": None}
 
 
@@ -247,7 +209,7 @@ def test_each_table_is_read_once() -> None:
         reads.append(1)
         return rows
 
-    given_to([dataclasses.replace(place("v", rows.numpy()), read=read)], 500)
+    given_to([replace(place("v", rows.numpy()), read=read)], 500)
     assert len(reads) == 1
 
 

@@ -91,7 +91,7 @@ def test_tiles_do_not_change_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.from_numpy(clustered(300, 6))
     book = fitted(rows, structure="residual", num_codes=2)
     whole = book.encode(rows)
-    monkeypatch.setattr(residual, "_TILE_SCORES", 1)
+    monkeypatch.setattr(residual, "_TILE_SCORES", {"cpu": 1})
     assert torch.equal(book.encode(rows), whole)
 
 

@@ -13,7 +13,7 @@ from mec.quantize.coding import CodedTable, code_table
 from mec.quantize.fit_watch import FitWatch
 from mec.quantize.packing import unpack
 from mec.quantize.plan import Structure, VocabularyPlan
-from mec.quantize.storage import stored
+from mec.quantize.storage import refuse_vanishing, stored
 from tests.quantize.tables import clustered, zipf_counts
 
 SIZE, WIDTH = 400, 5
@@ -141,6 +141,29 @@ def test_rows_and_codewords_beyond_float16() -> None:
     assert float(stored(torch.tensor([-65_504.0]), "float16", "x")) == -65_504
     with pytest.raises(ConfigError, match="cannot be stored"):
         stored(torch.tensor([0.0, float("nan")]), "float16", "x")
+
+
+@pytest.mark.parametrize("head", [0, 30])
+def test_tables_that_float16_rounds_to_nothing(head: int) -> None:
+    rows, weights = made()
+    plan = VocabularyPlan("residual", 1, 16, head)
+    with pytest.raises(ConfigError, match=r"the rows of vocabulary 'user' are too small for float16.*found: .*e-09"):
+        coded(rows * 1e-9, weights, plan)
+    table, read = coded(rows * 1e-9, weights, plan, floats="float32")
+    assert table.quality.explained_variance == pytest.approx(
+        coded(rows, weights, plan, floats="float32")[0].quality.explained_variance, abs=1e-3
+    )
+    assert torch.equal(read[1 : 1 + head], rows[1 : 1 + head] * 1e-9)
+
+
+def test_small_is_what_float16_has_no_normal_numbers_for() -> None:
+    least = 2.0**-14
+    for rows in (torch.zeros(3, 2), torch.empty(0, 2), torch.tensor([[-least, 1e-9]])):
+        refuse_vanishing(rows, "float16", "x")
+    below = torch.tensor([[0.0, -least * (1 - 2**-20)]])
+    refuse_vanishing(below, "float32", "x")
+    with pytest.raises(ConfigError, match="x are too small for float16"):
+        refuse_vanishing(below, "float16", "x")
 
 
 def test_nothing_behind_the_head_was_seen() -> None:

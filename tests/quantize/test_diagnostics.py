@@ -17,8 +17,9 @@ from mec.config import QuantizeConfig
 from mec.evaluation.slices import POPULARITY, value_slices
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
-from mec.quantize.diagnostics import _text, usage
+from mec.quantize.diagnostics import _text, explained, usage
 from mec.quantize.quantizing import quantize_step
+from mec.quantize.value_probe import SliceQuality
 from tests.quantize.tables import Made, clustered, make_bundles, zipf_counts
 
 SIZE = 700
@@ -94,6 +95,19 @@ def test_long_and_null_values_can_be_read() -> None:
     assert _text(None) == "null"
     assert _text("x" * 60) == "x" * 60
     assert _text("x" * 61) == "x" * 59 + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def test_less_than_nothing_is_not_kept() -> None:
+    assert explained(3.0, 4.0) == 0.25
+    assert str(explained(4.001, 4.0)) == str(explained(9.0, 4.0)) == "0.0"
+    assert explained(0.5, 0.0) == 1
+
+
+@pytest.mark.parametrize(("distortion", "share"), [(3.0, 0.25), (4.0, 0.0), (4.0001, 0.0), (4.4, -0.1)])
+def test_a_slice_may_be_coded_worse_than_by_the_mean_but_not_by_rounding(distortion: float, share: float) -> None:
+    found = SliceQuality(1, 1, distortion, 4.0).to_json()["explained_variance"]
+    assert found == pytest.approx(share)
+    assert not str(found).startswith("-0.00")
 
 
 def test_usage_of_codewords() -> None:

@@ -14,11 +14,6 @@ from mec.quantize import kmeans as kmeans_module
 from mec.quantize.kmeans import kmeans, nearest
 from tests.quantize.tables import clustered, zipf_counts
 
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")),
-]
-
 
 def brute_force(points: Tensor, codewords: Tensor) -> NDArray[np.int64]:
     differences = points.double()[:, None] - codewords.double()[None]
@@ -30,7 +25,6 @@ def distortion(points: Tensor, weights: Tensor, codewords: Tensor) -> float:
     return float((errors.double() * weights.double()).sum())
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("num_codewords", [1, 3, 64, 1024])
 def test_nearest_is_brute_force(num_codewords: int, device: str) -> None:
     generator = torch.Generator().manual_seed(num_codewords)
@@ -161,7 +155,6 @@ def test_empty_codewords_move_to_the_largest_weighted_errors(monkeypatch: pytest
     assert fitted.distortions[-1] < 0.5 * fitted.distortions[0]
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_same_arguments_same_codewords(device: str) -> None:
     points = torch.from_numpy(clustered(3000, 6)).to(device)
     weights = torch.ones(3000, device=device)

@@ -1,8 +1,7 @@
-"""Training to the MEC objective: quality, checkpoints, restarts, determinism, the quantize step."""
+"""Training to the MEC objective: quality, checkpoints, restarts, determinism."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mec.bundle import open_bundle
 from mec.config import MecConfig, QuantizeConfig
 from mec.errors import ConfigError, TrainingError
 from mec.quantize.fit_watch import FitWatch
@@ -19,10 +17,9 @@ from mec.quantize.kmeans import nearest
 from mec.quantize.mec_fitting import fit_mec
 from mec.quantize.mec_training import MecTrainer
 from mec.quantize.plan import VocabularyPlan
-from mec.quantize.quantizing import quantize_step
 from mec.quantize.residual import ResidualCodebook
 from mec.quantize.sampling import draw
-from tests.quantize.tables import clustered, make_bundles, zipf_counts
+from tests.quantize.tables import clustered, zipf_counts
 
 QUICK = {"epochs": 6, "batch_size": 256}
 
@@ -253,58 +250,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
 
 
 def test_a_device_that_is_not_there(planted: tuple[Tensor, Tensor]) -> None:
-    with pytest.raises(ConfigError, match=r"quantize\.mec\.device=cuda.*no such device here"):
-        fitted(*planted, {"device": "cuda:99"})
+    with pytest.raises(ConfigError, match=r"quantize\.device=cuda:99.*no such device here"):
+        fitted(*planted, {}, device="cuda:99")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("structure", ["product", "residual"])
-def test_cuda_is_as_good_as_the_cpu(planted: tuple[Tensor, Tensor], structure: str) -> None:
+def test_any_device_is_as_good_as_the_cpu(planted: tuple[Tensor, Tensor], structure: str, device: str) -> None:
     rows, weights = planted
-    books = [
-        fitted(rows, weights, {"device": device, "encoder": "mlp"}, structure=structure, num_codes=2)[0]
-        for device in ("cpu", "cuda")
-    ]
-    cpu, cuda = (distortion(book, rows, weights) for book in books)
+    shape = {"structure": structure, "num_codes": 2}
+    books = [fitted(rows, weights, {"encoder": "mlp"}, device=name, **shape)[0] for name in ("cpu", device)]
+    cpu, other = (distortion(book, rows, weights) for book in books)
     assert books[1].codewords.device.type == "cpu"
-    assert cuda == pytest.approx(cpu, rel=0.02)
-
-
-@pytest.mark.parametrize("structure", ["product", "residual"])
-def test_the_quantize_step(tmp_path: Path, capsys: pytest.CaptureFixture[str], structure: str) -> None:
-    made = make_bundles(tmp_path, {"user": clustered(700, 9), "item": clustered(400, 9)})
-    raw = {"structure": structure, "num_codes": 2, "num_codewords": 16, "min_values": 100, "objective": "mec"}
-    for name in ("one", "again"):
-        quantize_step(
-            quantize=QuantizeConfig.model_validate({**raw, "mec": {**QUICK, "encoder": "mlp"}}),
-            pretrained=made.pretrained,
-            vocabulary=made.vocabulary,
-            seed=1,
-            out_codebook=tmp_path / name / "codebook",
-            out_codes=tmp_path / name / "codes",
-        )
-    one, again = (open_bundle(tmp_path / name / "codes") for name in ("one", "again"))
-    assert one.manifest.files == again.manifest.files
-    codebook = open_bundle(tmp_path / "one" / "codebook")
-    assert codebook.manifest.files == open_bundle(tmp_path / "again" / "codebook").manifest.files
-    facts = codebook.extra["diagnostics"]["user"]["fit"]
-    assert facts.keys() == {"kmeans_distortion", "mec_distortion", "epochs", "kept_epoch", "restarted"}
-    assert 0 < facts["mec_distortion"] < 1.05 * facts["kmeans_distortion"]
-    assert facts["epochs"] == QUICK["epochs"]
-
-
-def test_worse_than_kmeans_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = make_bundles(tmp_path, {"user": clustered(700, 9)})
-    mec = {**QUICK, "contrastive": 5.0, "learning_rate": 0.1, "checkpoint": "last"}
-    quantize_step(
-        quantize=QuantizeConfig.model_validate({"num_codewords": 16, "min_values": 9, "objective": "mec", "mec": mec}),
-        pretrained=made.pretrained,
-        vocabulary=made.vocabulary,
-        seed=1,
-        out_codebook=tmp_path / "codebook",
-        out_codes=tmp_path / "codes",
-    )
-    out = capsys.readouterr().out
-    assert "[quantize] note: user: the MEC objective ends with" in out
-    assert "more weighted distortion than k-means" in out
-    assert "user: epoch 1/6" in out or "user: 700 values fitted" in out
+    assert other == pytest.approx(cpu, rel=0 if device == "cpu" else 0.02)

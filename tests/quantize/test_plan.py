@@ -74,6 +74,9 @@ def test_bytes_are_those_of_arrays(
             "codebooks": np.zeros(shape, floats).nbytes,
             "rows": np.zeros((head, width), floats).nbytes,
         }
+        coded_bytes = np.packbits(one_bit_each).nbytes + np.zeros(shape, floats).nbytes
+        saves = coded_bytes < np.zeros((size - head, width), floats).nbytes
+        assert plan.saves_bytes(size, width, np.dtype(floats).itemsize) == saves
 
 
 COUNTS = np.array([7, 90, 50, 50, 8, 3, 2, 2, 1, 1])

@@ -114,6 +114,56 @@ def test_small_vocabularies_stay_exact(tmp_path: Path, made: Made, capsys: pytes
     assert "0 of 3 vocabularies coded" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("size", "exact"), [(307, True), (308, False)])
+def test_codes_that_would_take_no_fewer_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int, exact: bool
+) -> None:
+    made = make_bundles(tmp_path, {"user": clustered(size, 9), "item": clustered(700, 9), "colour": clustered(5, 9)})
+    codebooks, codes = run(made, tmp_path, num_codes=4, num_codewords=64)
+    assert (size * 4 * 6 // 8 + 4 * 64 * 9 * 2 >= size * 9 * 2) == exact
+    assert set(codebooks.coded) == set(codes.packed) == ({"item"} if exact else {"user", "item"})
+    out = capsys.readouterr().out
+    told = "[quantize] note: user: all rows kept exact, for codes, codebook and head would take no fewer bytes\n"
+    assert (told in out) == exact
+    assert ("note" in out) == exact  # a vocabulary below min_values is exact without a word
+
+
+def test_a_head_that_leaves_nothing_to_code_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make_bundles(tmp_path, {"user": clustered(700, 9), "item": clustered(300, 9)})
+    codebooks, _ = run(made, tmp_path, head=10_000_000)
+    assert list(codebooks.exact) == ["user", "item"]
+    assert "[quantize] note: user, item: all rows kept exact" in capsys.readouterr().out
+
+
+def test_rows_that_float16_would_round_to_nothing(tmp_path: Path, made: Made) -> None:
+    tables = {**made.tables, "user": made.tables["user"] * np.float32(1e-9)}
+    with pytest.raises(ConfigError, match=r"the rows of vocabulary 'user' are too small for float16.*pretrain\.l2"):
+        run(make_bundles(tmp_path / "made", tables), tmp_path)
+    assert not (tmp_path / "codebook").exists()
+    run(make_bundles(tmp_path / "again", tables), tmp_path, floats="float32")
+
+
+def test_a_small_field_that_says_nothing_is_no_reason_to_stop(tmp_path: Path, made: Made) -> None:
+    tables = {**made.tables, "colour": made.tables["colour"] * np.float32(1e-9)}
+    codebooks, _ = run(make_bundles(tmp_path / "made", tables), tmp_path)
+    assert not codebooks.exact["colour"].any()
+
+
+@pytest.mark.parametrize("same", [0.0, 0.1, 3000.7])
+def test_equal_rows_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], same: float) -> None:
+    run(make_bundles(tmp_path, {"user": np.full((700, 9), same, np.float32)}), tmp_path)
+    quality = open_bundle(tmp_path / "codebook").extra["diagnostics"]["user"]
+    assert quality["explained_variance"] == 1
+    assert {part["explained_variance"] for part in quality["slices"].values()} == {None}
+    assert " 100 % of variance" in capsys.readouterr().out
+
+
+def test_rows_that_float16_cannot_tell_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(make_bundles(tmp_path, {"user": 3000 + 0.1 * clustered(700, 9)}), tmp_path)
+    assert open_bundle(tmp_path / "codebook").extra["diagnostics"]["user"]["explained_variance"] == 0
+    assert " 0 % of variance" in capsys.readouterr().out
+
+
 def test_popularity_weights_favour_popular_values(tmp_path: Path, made: Made) -> None:
     def popular_error(weights: str) -> float:
         codebooks, codes = run(made, tmp_path / weights, weights=weights)

@@ -1,0 +1,132 @@
+"""AutoDim: Zhao et al., "AutoDim: field-aware embedding dimension search in recommender systems", WWW 2021 (arXiv
+2006.14827).
+
+Each vocabulary has a number of dimensions of its own, searched. In the search one table serves all candidates, each of
+which reads a row's first d floats (the paper's weight sharing):
+
+    e(x) = sum_d w_d BN(E[x, :d] Q_d),  w = softmax((log p + Gumbel noise) / temperature)
+
+E, Q and the backbone learn from training batches, p from validation batches. Then each vocabulary is trained anew as
+e(x) = P[x] Q, P (V, d), Q (d, D + 1); see ``mec.embeddings.projected``.
+
+Bytes per vocabulary: d (V + D + 1) floats, or V (D + 1) where that is no more. The first-order weight's
+column counts in d.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from mec.embeddings.choosing import dim_candidates
+from mec.embeddings.full import RowSparseTable
+from mec.embeddings.method import METHODS, MethodInputs, with_settings
+from mec.embeddings.projected import ProjectedTable, projected_bytes
+from mec.embeddings.searched import Choice, GumbelSupernet, Mixture, SearchedMethod, SearchSettings, Supernet
+from mec.embeddings.table_method import Table
+
+
+class AutoDimSettings(SearchSettings):
+    """Settings of AutoDim."""
+
+    dim: int = Field(4, ge=1, description="floats per value before the search; D + 1 and more is a full table")
+    candidates: tuple[int, ...] | None = Field(
+        None, min_length=1, description="floats per value to choose from; null: powers of 2 below D + 1, and D + 1"
+    )
+
+
+class PrefixSupernet(GumbelSupernet):
+    """Prefixes of one row, each with a projection.
+
+    Args:
+        num_values: V.
+        width: D + 1.
+        dims: Candidates, rising.
+        init_std: Of the first vectors.
+        generator: Of the first vectors.
+    """
+
+    def __init__(
+        self, num_values: int, width: int, dims: list[int], init_std: float, generator: torch.Generator
+    ) -> None:
+        super().__init__(len(dims))
+        self.table = RowSparseTable(num_values, max(dims))
+        with torch.no_grad():
+            self.table.weight.normal_(0.0, init_std, generator=generator)
+        self.projections = nn.ParameterList(
+            torch.linalg.qr(torch.randn(width, dim, generator=generator))[0].T.contiguous() for dim in dims
+        )
+        self.mixture = Mixture(len(dims), width)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(N,) -> (N, D + 1)."""
+        return self.mixed(ids, self.weights())
+
+    def mixed(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """(N,), (C,) or (N, C) weights -> (N, D + 1)."""
+        rows: Tensor = self.table(ids)
+        result: Tensor = self.mixture([rows[:, : len(q)] @ q for q in self.projections], weights)
+        return result
+
+
+@METHODS.register("autodim")
+class AutoDim(SearchedMethod[AutoDimSettings]):
+    """Dimensions per vocabulary by search; a size is one dimension for all of them."""
+
+    name = "autodim"
+    Settings = AutoDimSettings
+    table_type = ProjectedTable
+
+    @classmethod
+    def candidates(cls, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings) -> list[Choice]:
+        """Dimensions."""
+        return [(dim,) for dim in dim_candidates(settings.candidates, inputs.width, cls.name)]
+
+    @classmethod
+    def unsearched(cls, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings) -> Choice:
+        """The setting."""
+        return (min(settings.dim, inputs.width),)
+
+    @classmethod
+    def item_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings) -> NDArray[np.int64]:
+        """See ``SearchedMethod.item_bytes``."""
+        candidates = cls.candidates(vocabulary, inputs, settings)
+        return np.array(
+            [[sum(cls._choice_bytes(vocabulary, inputs, settings, choice).values()) for choice in candidates]]
+        )
+
+    @classmethod
+    def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings) -> dict[str, int]:
+        """rows: V d floats, other: d (D + 1) floats."""
+        return cls._choice_bytes(vocabulary, inputs, settings, cls.choices(vocabulary, inputs, settings)[0])
+
+    @classmethod
+    def _choice_bytes(
+        cls, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings, choice: Choice
+    ) -> dict[str, int]:
+        return projected_bytes(inputs.layout.size(vocabulary), inputs.width, choice[0], settings.float_bytes)
+
+    def make_table(self, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings) -> Table:
+        """See ``TableMethod.make_table``."""
+        ((dim,),) = self.choices(vocabulary, inputs, settings)
+        size, seen = inputs.layout.size(vocabulary), torch.from_numpy(inputs.counts[vocabulary] > 0)
+        return ProjectedTable(size, inputs.width, dim, seen, settings.init_std, inputs.generator(vocabulary))
+
+    def make_supernet(self, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings) -> Supernet:
+        """See ``SearchedMethod.make_supernet``."""
+        dims = [dim for (dim,) in self.candidates(vocabulary, inputs, settings)]
+        generator = inputs.generator(vocabulary, "search")
+        return PrefixSupernet(inputs.layout.size(vocabulary), inputs.width, dims, settings.init_std, generator)
+
+    @classmethod
+    def num_sizes(cls, inputs: MethodInputs, base: AutoDimSettings) -> int:
+        """D + 1."""
+        return inputs.width
+
+    @classmethod
+    def at_size(cls, inputs: MethodInputs, base: AutoDimSettings, size: int) -> AutoDimSettings:
+        """The dimension before the search; what was found for another one is dropped."""
+        return with_settings(base, dim=size, found=None)

@@ -1,0 +1,196 @@
+"""AutoEmb, AutoDPQ and xLightFM: what they hold, against their equations, and what a wider plan costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mec.embeddings.code_plan import decode
+from mec.embeddings.methods import build_method
+from mec.embeddings.searched import Mixture
+from mec.errors import ConfigError
+from mec.quantize.packing import unpack
+from mec.quantize.product import ProductCodebook
+from mec.testing_method_data import every_id, inputs
+
+W = 7
+
+
+def test_normalised_candidates_are_mixed_on_one_scale():
+    mixture = Mixture(2, 3).train()
+    with torch.no_grad():
+        mixture.scale.copy_(torch.tensor([1.0, 2.0, 3.0]))
+        mixture.shift.copy_(torch.tensor([0.0, 0.0, 5.0]))
+    small, large = torch.randn(50, 3), 1000 * torch.randn(50, 3) + 7
+    mixed = mixture([small, large], torch.tensor([0.25, 0.75]))
+    standard = [(x - x.mean(0)) / x.std(0, unbiased=False) for x in (small, large)]
+    torch.testing.assert_close(
+        mixed, (0.25 * standard[0] + 0.75 * standard[1]) * mixture.scale + mixture.shift, rtol=1e-3, atol=1e-3
+    )
+    per_row = torch.rand(50, 2)
+    mixed = mixture([small, large], per_row)
+    expected = per_row[:, :1] * standard[0] + per_row[:, 1:] * standard[1]
+    torch.testing.assert_close(mixed, expected * mixture.scale + mixture.shift, rtol=1e-3, atol=1e-3)
+
+
+def emb(dims_of: dict[str, tuple[int, ...]], **settings: object):
+    return build_method("autoemb", inputs(), {"found": dims_of, **settings})
+
+
+def autoemb_groups() -> dict[str, int]:
+    method = build_method("autoemb", inputs(), {})
+    return {name: method.num_items(name, method.inputs, method.settings) for name in method.large}
+
+
+def test_autoemb_gives_values_of_one_popularity_one_length():
+    groups = autoemb_groups()
+    dims_of = {name: tuple((1, 2, 6)[i % 3] for i in range(num)) for name, num in groups.items()}
+    method = emb(dims_of, floats="float32").eval()
+    table = method.tables[method.large.index("user")]
+    table.table.weight.normal_()
+    counts = inputs().counts["user"]
+    bits = [int(n).bit_length() for n in counts]
+    rank = {b: i for i, b in enumerate(sorted(set(bits)))}
+    dims = [dims_of["user"][rank[b]] for b in bits]
+    before = method(every_id())[:, 0].detach()
+    for i, dim in enumerate(dims):
+        projection = table.projections[table.lengths.index(dim)]
+        torch.testing.assert_close(before[i], table.table.weight[i, :dim] @ projection)
+    sums = dict.fromkeys(groups, 0)
+    for name in groups:
+        own = [int(n).bit_length() for n in inputs().counts[name]]
+        ranks = {b: i for i, b in enumerate(sorted(set(own)))}
+        sums[name] = sum(dims_of[name][ranks[b]] for b in own)
+    index = sum(-(-size * 2 // 8) + 4 * -(-size // 32) for size in (700, 500))
+    assert method.serving_bytes() == {
+        "codes": 0, "codebooks": 0, "rows": 4 * (sum(sums.values()) + 7 * W), "index": index,
+        "other": 4 * 2 * (1 + 2 + 6) * W,
+    }  # fmt: skip
+    method.finish()
+    rows, seen = method(every_id())[:, 0], torch.from_numpy(counts > 0)
+    torch.testing.assert_close(rows[seen], before[seen])
+
+
+def test_autoemb_fills_unseen_values_as_near_to_the_mean_as_their_length_allows():
+    groups = autoemb_groups()
+    counts = inputs().counts["user"]
+    seen = torch.from_numpy(counts > 0)
+    for dim in (2, W):
+        method = emb({name: (dim, *[4] * (num - 1)) for name, num in groups.items()}, floats="float32").eval()
+        table = method.tables[method.large.index("user")]
+        table.table.weight.normal_()
+        torch.nn.init.normal_(table.projections[table.lengths.index(dim)])
+        basis = table.projections[table.lengths.index(dim)].detach().numpy()
+        mean = method(every_id())[:, 0][seen].mean(dim=0).detach().numpy()
+        nearest = np.linalg.lstsq(basis.T, mean, rcond=None)[0] @ basis
+        method.finish()
+        rows = method(every_id())[:, 0][~seen]
+        np.testing.assert_allclose(rows.numpy(), np.tile(nearest, (len(rows), 1)), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_autodpq_codes_values_of_low_frequency_alone(in_order):
+    own = inputs(in_order=in_order)
+    method = build_method("autodpq", own, {"min_count": 10, "num_codewords": 4, "floats": "float32"}).eval()
+    table = method.tables[0]
+    table.table.weight.normal_()
+    for quantizer in table.quantizers:
+        torch.nn.init.normal_(quantizer.codewords)
+    weight = table.table.weight.clone()
+    head = [i for i in range(1, 700) if own.counts["user"][i] >= 10]
+    rest = sorted(set(range(700)) - set(head))
+    rows = method(every_id())[:, 0].detach()
+    assert torch.equal(rows[head], weight[head])
+    assert len(rows[rest].unique(dim=0)) <= 4**2
+    method.finish()
+    assert torch.equal(method(every_id())[:, 0][head], weight[head])
+    codes = unpack(method.export().arrays["user/codes_rest"].tensor.numpy(), len(rest), 2, 2)
+    assert codes.shape == (len(rest), 2)
+    sizes = [(size, int((own.counts[n][1:] >= 10).sum())) for n, size in (("user", 700), ("item", 500))]
+    assert method.serving_bytes() == {
+        "codes": sum(-(-(size - k) * 2 * 2 // 8) for size, k in sizes),
+        "codebooks": 2 * 4 * W * 4,
+        "rows": (sum(k for _, k in sizes) + 7) * W * 4,
+        "index": 0 if in_order else 4 * sum(k for _, k in sizes),
+        "other": 0,
+    }
+
+
+def test_autodpq_passes_the_task_to_the_head_and_the_term_to_codewords():
+    method = build_method("autodpq", inputs(), {"min_count": 10})
+    net = method.make_supernet("user", method.inputs, method.settings).train()
+    net.table.start_training()
+    rows = net(torch.arange(700))
+    rows.sum().backward(retain_graph=True)
+    assert all(q.codewords.grad is None for q in net.quantizers)
+    ids, used = net.table._pending
+    head = torch.from_numpy(inputs().counts["user"])[ids] >= 10
+    head[ids == 0] = False
+    torch.testing.assert_close(used.grad[head], torch.ones(int(head.sum()), W))
+    net.term.backward()
+    assert all(bool(q.codewords.grad.any()) for q in net.quantizers)
+    assert bool(net.logits.grad.any())
+
+
+def test_xlightfm_codes_are_the_product_codebooks_and_stay():
+    own = inputs()
+    method = build_method("xlightfm", own, {"num_codes": 3, "num_codewords": 8})
+    table = method.tables[method.large.index("item")]
+    codes = torch.from_numpy(unpack(table.codes.numpy(), 500, 3, 3)).long()
+    book = ProductCodebook(table.codewords.detach(), 3)
+    assert torch.equal(codes, book.encode(own.pretrained["item"]))
+    assert torch.equal(method.eval()(every_id())[:500, 1].detach(), decode(table.codewords.detach(), codes))
+    error = (own.pretrained["item"] - book.decode(codes)).square().sum()
+    assert float(error) < 0.2 * float((own.pretrained["item"] - own.pretrained["item"].mean(0)).square().sum())
+    table.train()(torch.arange(500)).sum().backward()
+    assert bool(table.codewords.grad.any())
+    assert method.serving_bytes() == {
+        "codes": -(-700 * 9 // 8) + -(-500 * 9 // 8), "codebooks": 2 * 8 * W * 2, "rows": 7 * W * 2, "index": 0,
+        "other": 0,
+    }  # fmt: skip
+
+
+def test_xlightfm_mixes_its_candidates_by_their_weights():
+    method = build_method("xlightfm", inputs(), {"candidates": (4, 16)})
+    net = method.make_supernet("user", method.inputs, method.settings).eval()
+    with torch.no_grad():
+        net.logits.copy_(torch.tensor([0.0, np.log(3.0)]))
+    ids = torch.arange(700)
+    few, many = (table(ids) for table in net.tables)
+    torch.testing.assert_close(net(ids), 0.25 * few + 0.75 * many)
+
+
+def test_noise_follows_the_temperature():
+    net = build_method("autodim", inputs(), {})
+    net = net.make_supernet("user", net.inputs, net.settings).train()
+    sharpest = []
+    for net.temperature in (5.0, 1.0, 0.1):
+        torch.manual_seed(0)
+        draws = torch.stack([net.weights() for _ in range(200)]).detach()
+        torch.testing.assert_close(draws.sum(dim=1), torch.ones(200))
+        sharpest.append(float(draws.max(dim=1).values.mean()))
+    assert sharpest[0] < sharpest[1] < sharpest[2]
+    assert torch.allclose(net.eval().weights(), torch.full((len(net.logits),), 1 / len(net.logits)))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "found"),
+    [("autodpq", {"num_codes": 8}, "8 codes"), ("xlightfm", {"num_codes": 8}, "num_codes=8")],
+)
+def test_more_codes_than_floats_are_refused(name, settings, found):
+    with pytest.raises(ConfigError, match=rf"{name} codes 7 floats.*found: {found}"):
+        build_method(name, inputs(), settings)
+
+
+def test_what_is_found_within_the_bytes_counts_projections_and_exact_rows_too():
+    method = build_method("autoemb", inputs(), {"dim": 4})
+    groups, rng = autoemb_groups(), np.random.default_rng(0)
+    allowed = sum(method.serving_bytes().values())
+    shares = []
+    for _ in range(20):
+        scores = {name: np.log(rng.dirichlet(np.full(4, 0.3), num)) for name, num in groups.items()}
+        found = method.derived(scores)
+        shares.append(sum(emb(found).serving_bytes().values()) / allowed)
+    assert max(shares) <= 1
+    assert np.max(shares) > 0.9
