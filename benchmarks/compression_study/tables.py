@@ -78,6 +78,7 @@ def find_study(table: str, *, tiny: bool, overrides: Sequence[str] = ()) -> Stud
             product=((14, 256), (5, 256), (4, 64)),
             ablation=(4, 64),
             small_dims=(1, 2, 4),
+            baseline_random_l2=(),
         )
     return Study(
         table,
