@@ -16,19 +16,13 @@ import click
 from mec import cli_options as options
 from mec.cli_check import check_backbone, check_method
 from mec.cli_config import config
+from mec.cli_prune import prune
 from mec.cli_schedule import schedule
 from mec.cli_submit import submit
 from mec.config import load_config
 from mec.errors import MecError
 from mec.version import __version__
 
-_store = click.option(
-    "--store",
-    type=click.Path(path_type=Path),
-    default=Path(".mec"),
-    show_default=True,
-    help="The `store` of the runs: where kept bundles and the embedded databases are.",
-)
 _runner = click.option(
     "--runner",
     type=click.Choice(["subprocess", "docker"]),
@@ -36,7 +30,6 @@ _runner = click.option(
     show_default=True,
     help="Each step in a process, or in a container of the `image` setting.",
 )
-_uri = click.option("--uri", help="Tracking server.  [default: MLFLOW_TRACKING_URI, else sqlite under the store]")
 
 
 class _Commands(click.Group):
@@ -169,9 +162,55 @@ def refresh(
 
 
 @main.command()
+@options.config
+@click.option("--methods", metavar="NAME,…", help="Compression methods.  [default: bakeoff.methods, else all]")
+@click.option("--budgets", metavar="BUDGET,…", help="Such as 2x,8x,32x.  [default: bakeoff.budgets]")
+@click.option("--seeds", type=click.IntRange(min=1), help="Trainings of each.  [default: bakeoff.seeds]")
+@options.layers
+@options.overrides
+@click.option("--out", type=click.Path(path_type=Path), help="Directory of the run.  [default: runs/NAME-bakeoff-TIME]")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.pass_context
+def bakeoff(
+    ctx: click.Context,
+    config: Path,
+    methods: str | None,
+    budgets: str | None,
+    seeds: int | None,
+    layers: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    out: Path | None,
+    debug: bool,
+) -> None:
+    """Compare compression methods at several budgets on the data of CONFIG, and recommend one for each budget.
+
+    Every method is trained at every budget with CONFIG's backbone, once per seed, and measured on what a server would
+    hold. A method that cannot reach a budget says so. The run's directory gets a leaderboard with the curve of AUC
+    over bytes (report.html, summary.json) and an MLflow run with one below it for every training.
+
+    Running again with the same --out trains only what is not there yet: stop it, or add methods, budgets and seeds.
+
+    \b
+    Examples:
+      mec bakeoff configs/demo.yaml --methods full,qr,hashing,mec --budgets 2x,8x --seeds 3
+      mec bakeoff configs/ml1m.yaml --out runs/bakeoff --budgets 2x,8x,32x,128x
+      mec bakeoff configs/ml1m.yaml --methods qr,mec --set bakeoff.settings.qr.compose=add
+
+    Exit code: 0 finished, 2 wrong input or settings, 1 a step crashed, 130 interrupted.
+    """
+    ctx.meta["debug"] = debug
+    settings = load_config(config, (*overrides, *options.bakeoff_overrides(methods, budgets, seeds)), layers)
+    if out is None:
+        out = Path("runs", f"{settings.name}-bakeoff-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    from mec.cli_bakeoff import bake_and_show
+
+    ctx.exit(bake_and_show(settings, out, debug=debug))
+
+
+@main.command()
 @click.argument("name")
-@_store
-@_uri
+@options.store
+@options.uri
 def history(name: str, store: Path, uri: str | None) -> None:
     """List the generations of the registered model NAME, and who replaced whom.
 
@@ -187,8 +226,8 @@ def history(name: str, store: Path, uri: str | None) -> None:
 @main.command()
 @click.argument("name")
 @click.argument("generation", required=False)
-@_store
-@_uri
+@options.store
+@options.uri
 def rollback(name: str, generation: str | None, store: Path, uri: str | None) -> None:
     """Put the version of NAME that was in service before in service again, or that of GENERATION.
 
@@ -208,8 +247,8 @@ def rollback(name: str, generation: str | None, store: Path, uri: str | None) ->
 @main.command()
 @click.argument("name")
 @click.argument("version")
-@_store
-@_uri
+@options.store
+@options.uri
 def promote(name: str, version: str, store: Path, uri: str | None) -> None:
     """Put VERSION of the registered model NAME in service, whatever the gate decided.
 
@@ -239,10 +278,11 @@ def compile_(
     profile: str | None,
     out: Path,
 ) -> None:
-    """Compile the train and the refresh pipeline to YAML for a Kubeflow cluster.
+    """Compile the train, the refresh and the bake-off pipeline to YAML for a Kubeflow cluster.
 
     With CONFIG, its settings become the defaults of the pipelines' parameters: train.yaml, or train_backbones.yaml
-    when it lists several backbones, and refresh.yaml. Without one, all three are written.
+    when it lists several backbones, refresh.yaml, and bakeoff.yaml when it has a bakeoff section. Without one, all
+    of them are written.
 
     A profile gives each step its resources, nodes, retries, time limit and volumes; steps that get a GPU compute on
     it. The files under pipelines/profiles are examples to copy.
@@ -265,7 +305,7 @@ def compile_(
         click.echo(path)
 
 
-for _command in (submit, schedule, config, check_backbone, check_method):
+for _command in (prune, submit, schedule, config, check_backbone, check_method):
     main.add_command(_command)
 
 

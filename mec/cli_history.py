@@ -9,7 +9,7 @@ from rich.table import Table
 
 from mec.config import TrackingConfig
 from mec.tracking.generations import HistoryRow, history
-from mec.tracking.registry import ModelRegistry
+from mec.tracking.registry import CHAMPION, ModelRegistry
 from mec.tracking.runs import connected
 from mec.tracking.switching import Switched, promote, rollback
 
@@ -62,12 +62,14 @@ def generations_table(model: str, rows: list[HistoryRow]) -> Table:
 
 
 def switch_lines(rows: list[HistoryRow]) -> list[str]:
-    """Who replaced whom, oldest first."""
+    """Who replaced whom, oldest first, and whether the champion waits for a new training."""
     switches = sorted((switch for row in rows for switch in row.switches), key=lambda s: s.number)
-    return [
+    lines = [
         f"{s.when}  v{s.version} replaced {f'v{s.replaced}' if s.replaced else 'nothing'}: {s.why} (run {s.run})"
         for s in switches
     ]
+    waiting = [row for row in rows if row.escalated_by and CHAMPION in row.aliases]
+    return lines + [f"v{row.version} needs a new training (run {row.escalated_by})" for row in waiting]
 
 
 def _tracking(uri: str | None) -> TrackingConfig:

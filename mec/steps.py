@@ -34,12 +34,8 @@ def step(name: str, out: Path) -> Iterator[StepRecord]:
     """
     record = StepRecord(name)
     start = time.monotonic()
-    try:
+    with reported_errors(name):
         yield record
-    except MecError as error:
-        text = str(error).replace("\n", " ⏎ ")
-        print(f"[{name}] error: {type(error).__name__}: {text}", flush=True)
-        raise
     seconds = time.monotonic() - start
     peak = peak_rss_bytes()
     write_json(
@@ -47,6 +43,17 @@ def step(name: str, out: Path) -> Iterator[StepRecord]:
         {"name": name, "seconds": round(seconds, 3), "peak_rss_bytes": peak, "summary": record.summary},
     )
     print(f"[{name}] done in {seconds:.1f} s, peak {peak / 2**20:.0f} MiB | {record.summary}", flush=True)
+
+
+@contextmanager
+def reported_errors(name: str) -> Iterator[None]:
+    """Print a ``MecError`` as the one line of ``step``, and raise it again: for what a step does beside its bundle."""
+    try:
+        yield
+    except MecError as error:
+        text = str(error).replace("\n", " ⏎ ")
+        print(f"[{name}] error: {type(error).__name__}: {text}", flush=True)
+        raise
 
 
 def peak_rss_bytes() -> int:

@@ -19,8 +19,10 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
+from mec.bakeoff.cells import cell_parameters
 from mec.config import RunConfig
 from mec.errors import ConfigError
+from pipelines.bakeoff import bakeoff
 from pipelines.parameters import REFRESH_SECTIONS, SECTIONS, refuse_wrong_backbone, section_parameters
 from pipelines.profiles import ClusterProfile, load_profile
 from pipelines.profiles_applied import all_steps, apply_profile, name_steps, refuse_unmounted, steps_of, with_devices
@@ -30,19 +32,25 @@ from pipelines.train import train
 from pipelines.train_backbones import train_backbones
 
 PLACEHOLDER_IMAGE = "mec-python"
-PIPELINES: dict[str, BaseComponent] = {"train": train, "train_backbones": train_backbones, "refresh": refresh}
+PIPELINES: dict[str, BaseComponent] = {
+    "train": train,
+    "train_backbones": train_backbones,
+    "refresh": refresh,
+    "bakeoff": bakeoff,
+}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same documents, several times as fast
 _BY_DIGEST = re.compile(r"[\w.\-]+(:\d+)?(/[\w.\-]+)*(:[\w.\-]+)?@sha256:[0-9a-f]{64}", re.ASCII)
 
 
 def compile_pipelines(image: str, out: Path, config: RunConfig | None = None, profile: str | None = None) -> list[Path]:
-    """Write ``train.yaml`` or, for several backbones, ``train_backbones.yaml``, and ``refresh.yaml``, checked.
+    """Write ``train.yaml`` or ``train_backbones.yaml``, ``refresh.yaml`` and ``bakeoff.yaml``, checked.
 
     Args:
         image: Container image of the steps, ``NAME@sha256:…``.
         out: Directory to write to; made if it is not there.
-        config: Its settings become the defaults of the parameters of the train pipeline that it asks for and of the
-            refresh pipeline; None: all pipelines, with mec's own defaults.
+        config: Its settings become the defaults of the parameters of the train pipeline that it asks for, of the
+            refresh pipeline, and where it has a bakeoff section of the bake-off; None: all pipelines, with mec's own
+            defaults.
         profile: Name or path of a cluster profile; None: the cluster's own defaults for every step.
 
     Returns:
@@ -88,6 +96,8 @@ def cluster_yaml(
         names = [pipeline_name(config)]
         if config.tracking.enabled and not config.train.several:
             names.append("refresh")
+        if "bakeoff" in config.model_fields_set:
+            names.append("bakeoff")
     texts = {}
     for name in names:
         if only in (None, name):
@@ -217,6 +227,8 @@ def _defaults(name: str, config: RunConfig | None, profile: ClusterProfile | Non
             del parameters["store"]
         if name == "refresh":
             parameters = _refresh_defaults(settings, parameters)
+        if name == "bakeoff":
+            parameters["cells"] = cell_parameters(settings)
     if profile is not None:
         if config is not None:
             refuse_unmounted(_paths(config), profile)

@@ -20,6 +20,7 @@ _DEVICE = {  # step -> the settings whose ``device`` it computes on
     "refresh_pretrain": ("pretrain",),
     "quantize": ("quantize",),
     "train": ("train",),
+    "bakeoff_cell": ("train",),
     "reference": ("evaluate", "full"),
 }
 _NO_TIMEOUT_S = 30 * 86_400

@@ -1,14 +1,14 @@
 """The refresh pipeline: new rows renew the codes, and the backbone in service stays as it is.
 
-    champion -> arrivals -> count -> extend_vocabulary -> encode -> refresh_pretrain -> recode -> refresh_evaluate
-                                                                                                        |
-                        promote: publish_generation -> promote_generation  <------------------------- decide
+    find_champion -> champion -> arrivals -> count -> extend_vocabulary -> encode -> refresh_pretrain -> recode
+                                                                                                            |
+                        promote: publish_generation -> promote_generation  <--- decide <--- refresh_evaluate
                         escalate, keep: keep_champion
 
 Run it here:        mec refresh configs/shop.yaml --data new_rows.parquet
 
 Only the small model is trained. Up to ``decide`` nothing outside the run is written but what is kept for later runs;
-publishing and promoting look at the world outside and are never reused.
+what looks at the world outside, or changes it, is never reused.
 """
 
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from components.count.component import count as count_values
 from components.decide.component import decide
 from components.encode.component import encode as encode_rows
 from components.extend_vocabulary.component import extend_vocabulary
+from components.find_champion.component import find_champion
 from components.keep_champion.component import keep_champion
 from components.promote_generation.component import promote_generation
 from components.publish_generation.component import publish_generation
@@ -70,7 +71,7 @@ def refresh(
 
     Args:
         data_version: Identity of the new rows, such as a snapshot's date: steps are reused only for the same one, and
-            a version that has learned from it is not refreshed with it again.
+            the last refresh's once more ends as it did, and rows of an earlier one are refused.
         store: Directory of the embedded stores and kept bundles; on a cluster, on a volume that all steps mount.
         new_data: Where the new rows are and what their columns mean, as JSON (mec config --explain data).
         name: Names the registered model, unless tracking does.
@@ -91,7 +92,9 @@ def refresh(
     place = {"tracking": tracking, "name": name, "store": store}
     learn = {"seed": seed, "code_hash": code_hash}
     new_rows = {"seed": seed, "data_version": data_version, "code_hash": code_hash}
-    looked_up = look_up_champion(version=version, data=data, refresh=refresh, **place, **new_rows)
+    found = find_champion(version=version, data_version=data_version, **place)
+    found.set_caching_options(False)
+    looked_up = look_up_champion(version=found.output, data=data, refresh=refresh, **place, **new_rows)
     champion = looked_up.outputs["champion"]
     arrived = check_arrivals(refresh=refresh, new_data=new_data, champion=champion, **new_rows)
     counted = count_values(data=new_data, count=count, **new_rows).after(arrived)
@@ -119,13 +122,13 @@ def refresh(
     )
     coded = {"vocabulary": vocabulary, "codebook": recoded.outputs["codebook"], "codes": recoded.outputs["codes"]}
     evaluated = refresh_evaluate(
-        refresh=refresh, evaluate=evaluate, champion=champion, dataset=dataset, **coded, **learn
+        refresh=refresh, evaluate=evaluate, code_hash=code_hash, champion=champion, dataset=dataset, **coded
     )
     decided = decide(refresh=refresh, code_hash=code_hash, evaluation=evaluated.outputs["evaluation"])
     run = {"run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "champion": champion, **place}
     measured = {"evaluation": evaluated.outputs["evaluation"], "decision": decided.outputs["decision"]}
     with dsl.If(decided.outputs["Output"] == "promote", name="promote"):
-        published = publish_generation(publish=publish, store=store, champion=champion, **coded)
+        published = publish_generation(publish=publish, tracking=tracking, store=store, champion=champion, **coded)
         published.set_caching_options(False)
         promoted = promote_generation(
             settings=settings,

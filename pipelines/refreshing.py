@@ -92,7 +92,7 @@ def run_refresh(
 
 
 def _bundle_places(registry: ModelRegistry, number: str) -> list[Path]:
-    """Bundles of the version to refresh and of those before it: a replay reads datasets where their runs left them."""
+    """Bundles of the version to refresh and of those before it, whose rows are replayed."""
     return [place for version in lineage(registry, registry.version(number)) for place in tagged_places(version.tags)]
 
 

@@ -77,12 +77,12 @@ def finish(
         "decision": registration.get("decision"),
         "registration": registration,
         "publication": _read(bundles["publication"], "publication.json"),
-        "steps": _steps(paths, MADE_BY, reused),
-        **_places(bundles),
+        "steps": step_facts(paths, MADE_BY, reused),
+        **places(bundles),
     }
     figures = {file.stem: file.read_bytes() for file in sorted((paths["evaluation"] / "figures").glob("*.png"))}
     link_bundles(paths, out / "bundles")
-    return summary, _write(summary, render(summary, figures), out)
+    return summary, write_results(summary, render(summary, figures), out)
 
 
 def finish_backbones(
@@ -114,7 +114,7 @@ def finish_backbones(
         backbone: _branch_summary(branch, backbone, comparison["models"][backbone], reused)
         for backbone, branch in branches.items()
     }
-    steps = _steps(paths, {name: MADE_BY[name] for name in SHARED} | {"comparison": "compare"}, reused)
+    steps = step_facts(paths, {name: MADE_BY[name] for name in SHARED} | {"comparison": "compare"}, reused)
     summary = {
         **facts,
         **_space_facts(shared),
@@ -123,7 +123,7 @@ def finish_backbones(
         "comparison": comparison,
         "publication": _read(shared["publication"], "publication.json"),
         "steps": steps,
-        **_places(shared),
+        **places(shared),
     }
     for backbone, branch in branches.items():
         link_bundles(branch, out / "bundles" / backbone)
@@ -131,7 +131,7 @@ def finish_backbones(
     figure = shared["comparison"].file("comparison.png").read_bytes()
     tables = [table for table in [steps_table({"steps": all_steps(summary)})] if table is not None]
     page = comparison_page(comparison, figure, name=str(facts["name"]), tables=tables, config=facts["config"])
-    return summary, _write(summary, page, out)
+    return summary, write_results(summary, page, out)
 
 
 def finish_refresh(
@@ -167,11 +167,11 @@ def finish_refresh(
         **{name: _value(evaluation[name]) for name in REFRESH_NUMBERS},
         **outcome,
         "evaluation": evaluation,
-        "steps": _steps(paths, {name: step for name, step in made_by.items() if name in paths}, reused),
-        **_places(bundles),
+        "steps": step_facts(paths, {name: step for name, step in made_by.items() if name in paths}, reused),
+        **places(bundles),
     }
     link_bundles(paths, out / "bundles")
-    return summary, _write(summary, bundles["evaluation"].file("report.html").read_text(encoding="utf-8"), out)
+    return summary, write_results(summary, bundles["evaluation"].file("report.html").read_text(encoding="utf-8"), out)
 
 
 def all_steps(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,8 +209,8 @@ def _branch_summary(
         **_read(bundles["evaluation"], "evaluation.json"),
         **{key: measured[key] for key in ("parameters", "train_seconds", "model", "model_version", "decision")},
         "registration": _read(bundles["registration"], "registration.json"),
-        "steps": _steps(paths, {name: MADE_BY[name] for name in OWN}, own),
-        **_places(bundles),
+        "steps": step_facts(paths, {name: MADE_BY[name] for name in OWN}, own),
+        **places(bundles),
     }
 
 
@@ -225,14 +225,16 @@ def _space_facts(bundles: Mapping[str, Bundle]) -> dict[str, Any]:
     }
 
 
-def _places(bundles: Mapping[str, Bundle]) -> dict[str, Any]:
+def places(bundles: Mapping[str, Bundle]) -> dict[str, Any]:
+    """``lineage`` and ``bundles`` of a summary: uuid and path of each bundle."""
     return {
         "lineage": {name: bundle.uuid for name, bundle in bundles.items()},
         "bundles": {name: str(bundle.path) for name, bundle in bundles.items()},
     }
 
 
-def _write(summary: Mapping[str, Any], page: str, out: Path) -> Path:
+def write_results(summary: Mapping[str, Any], page: str, out: Path) -> Path:
+    """Leave ``summary.json`` and ``report.html`` in a run's directory; the path of the latter."""
     report = out / "report.html"
     part = report.with_name(report.name + ".part")
     part.write_text(page, encoding="utf-8")
@@ -241,7 +243,8 @@ def _write(summary: Mapping[str, Any], page: str, out: Path) -> Path:
     return report
 
 
-def _steps(paths: Mapping[str, Path], made_by: Mapping[str, str], reused: list[str]) -> dict[str, dict[str, Any]]:
+def step_facts(paths: Mapping[str, Path], made_by: Mapping[str, str], reused: list[str]) -> dict[str, dict[str, Any]]:
+    """``steps`` of a summary: seconds, peak memory and last line of each, and whether its result was reused."""
     steps: dict[str, dict[str, Any]] = {}
     for name, step in made_by.items():
         file = paths[name] / STEP_FILE

@@ -2,6 +2,7 @@
 
 TITLES = {
     "arrivals": "Check the new rows",
+    "bakeoff_cell": "Train one method at one budget",
     "champion": "Look up the champion",
     "compare": "Compare the backbones",
     "count": "Count values",
@@ -9,7 +10,9 @@ TITLES = {
     "encode": "Encode rows",
     "evaluate": "Evaluate",
     "extend_vocabulary": "Extend the vocabulary",
+    "find_champion": "Find the version to refresh",
     "keep_champion": "Keep the champion",
+    "leaderboard": "Put the leaderboard together",
     "pretrain": "Pre-train embeddings",
     "promote_generation": "Promote the new generation",
     "publish": "Publish codes",

@@ -20,9 +20,11 @@ COMMANDS = [
     "",
     "run",
     "refresh",
+    "bakeoff",
     "history",
     "rollback",
     "promote",
+    "prune",
     "compile",
     "submit",
     "schedule",
@@ -163,7 +165,7 @@ def test_config_needs_a_file_or_a_section(config):
 def test_compile_writes_the_yaml(tmp_path):
     image = "registry.example/mec@sha256:" + "0" * 64
     result = CliRunner().invoke(main, ["compile", "--image", image, "--out", str(tmp_path)])
-    paths = [tmp_path / f"{name}.yaml" for name in ("train", "train_backbones", "refresh")]
+    paths = [tmp_path / f"{name}.yaml" for name in ("train", "train_backbones", "refresh", "bakeoff")]
     assert (result.exit_code, result.output.splitlines()) == (0, [str(path) for path in paths])
     for path in paths:
         assert path.read_bytes() == (ROOT / "pipelines" / "compiled" / path.name).read_bytes()

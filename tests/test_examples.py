@@ -53,7 +53,9 @@ def taken(arguments: list[str], empty: Path) -> RunConfig:
     """The settings of a command line as the command reads them; a user's own config is an empty one."""
     command = main.commands[arguments[0]]
     assert isinstance(command, click.Command)
-    with command.make_context(arguments[0], list(arguments[1:])) as context:
+    # below the group's own context: click keeps the help option that a command is first given
+    group = click.Context(main, info_name="mec", **main.context_settings)
+    with command.make_context(arguments[0], list(arguments[1:]), parent=group) as context:
         given = context.params
     config = REPO / given["config"]
     overrides = list(given["overrides"])

@@ -180,9 +180,9 @@ def _code_and_score(chain: Chain, refresh: RefreshConfig, variant: str, period: 
 
     config, data, before = chain.study.config, chain.data(period), chain.codes(variant, period - 1)
     old: dict[str, Any] = {"codebook": before / "codebook", "codes": before / "codes"}
-    shared: dict[str, Any] = {"refresh": refresh, "vocabulary": data / "vocabulary", "seed": chain.seed, **old}
+    shared: dict[str, Any] = {"refresh": refresh, "vocabulary": data / "vocabulary", **old}
     recode_step(
-        **shared, quantize=config.quantize, pretrained=chain.tables(variant, period) / "pretrained",
+        **shared, quantize=config.quantize, pretrained=chain.tables(variant, period) / "pretrained", seed=chain.seed,
         out_codebook=out / "codebook", out_codes=out / "codes",
     )  # fmt: skip
     refresh_evaluate_step(

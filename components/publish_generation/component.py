@@ -6,6 +6,7 @@ from kfp import dsl
 @dsl.component(base_image="mec-python", packages_to_install=[], install_kfp_package=False)
 def publish_generation(
     publish: str,
+    tracking: str,
     store: str,
     champion: dsl.Input[dsl.Artifact],
     vocabulary: dsl.Input[dsl.Artifact],
@@ -16,19 +17,17 @@ def publish_generation(
     from pathlib import Path
 
     from mec.artifacts import label
-    from mec.config import PublishConfig, section
-    from mec.publish.publishing import publish_step
-    from mec.tracking.champion_step import Base
+    from mec.config import PublishConfig, TrackingConfig, section
+    from mec.tracking.base_version import publish_generation_step
 
-    base = Base.open(champion.path)
-    publish_step(
+    publish_generation_step(
         publish=section(PublishConfig, publish),
+        tracking=section(TrackingConfig, tracking),
         store=Path(store),
+        champion=Path(champion.path),
         vocabulary=Path(vocabulary.path),
         codebook=Path(codebook.path),
         codes=Path(codes.path),
-        online_codes=base.path("codes"),
-        online_vocabulary=base.path("vocabulary"),
         out=Path(publication.path),
     )
     label(publication)

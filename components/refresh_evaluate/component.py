@@ -7,7 +7,6 @@ from kfp import dsl
 def refresh_evaluate(
     refresh: str,
     evaluate: str,
-    seed: int,
     code_hash: str,
     champion: dsl.Input[dsl.Artifact],
     dataset: dsl.Input[dsl.Dataset],
@@ -33,7 +32,6 @@ def refresh_evaluate(
         **{role: base.path(role) for role in ("model", "evaluation", "codebook", "codes")},
         new_codebook=Path(codebook.path),
         new_codes=Path(codes.path),
-        seed=seed,
         out=out,
     )
     show(Report=(report, (out / "report.html").read_text("utf-8")))

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from mec.bundle import open_bundle, write_bundle, write_json
 from mec.config import DataConfig, RefreshConfig
+from mec.config.loading import explain
 from mec.data.readers import open_source
+from mec.errors import ConfigError
 from mec.refresh.arrivals import Expected, check_arrived
 from mec.refresh.overlap import find_overlap, write_row_hashes
 from mec.refresh.refreshable import check_refreshable
@@ -24,11 +28,21 @@ def new_rows(data: DataConfig, path: str, refresh: RefreshConfig) -> DataConfig:
         data: Of the train run.
         path: File or directory of the new rows.
         refresh: Its split, if it has one.
+
+    Raises:
+        ConfigError: The train run's section says nothing of a file's columns, as that of generated rows.
     """
     changed = data.model_dump() | {"path": path, "synthetic": None}
     if refresh.split is not None:
         changed["split"] = refresh.split.model_dump()
-    return DataConfig.model_validate(changed)
+    try:
+        return DataConfig.model_validate(changed)
+    except ValidationError as error:
+        raise ConfigError(
+            "the data section of the train run does not say how to read the new rows",
+            found="; ".join(explain(error, DataConfig)),
+            fix="refresh with the config of a train run on files, which names their columns",
+        ) from None
 
 
 def arrivals_step(

@@ -18,7 +18,6 @@ from mec.data.vocabulary import Vocabularies
 from mec.embeddings.coded import CodedEmbedding
 from mec.errors import BundleError, DataError, SpaceError
 from mec.evaluation import metrics
-from mec.evaluation.bootstrap import paired_bootstrap
 from mec.evaluation.calibration import Calibration, fit_calibration
 from mec.evaluation.measuring import Logits
 from mec.evaluation.metrics import Labels
@@ -50,7 +49,6 @@ def refresh_evaluate_step(
     codes: Path,
     new_codebook: Path,
     new_codes: Path,
-    seed: int,
     out: Path,
 ) -> None:
     """Score held-out new rows with both generations, each calibrated as in service and refitted.
@@ -74,7 +72,6 @@ def refresh_evaluate_step(
         codes: "codes" bundle in service; values that it does not know read id 0.
         new_codebook: Of the recode step.
         new_codes: Of the recode step.
-        seed: Of the bootstrap.
         out: Directory of the bundle.
 
     Raises:
@@ -110,7 +107,7 @@ def refresh_evaluate_step(
         progress.update(1, "new codes scored")
         old_counts = {name: vocabularies.counts(name) - new_counts(vocabularies, name) for name in vocabularies.sizes}
         current = Calibration(before["calibration"]["scale"], before["calibration"]["bias"])
-        result, served, served_stale = _measure(stale_logits, new_logits, valid, test, current, refresh, before, seed)
+        result, served, served_stale = _measure(stale_logits, new_logits, valid, test, current, refresh, before)
         coded = list(bundles["codebook"].extra["coded"])
         cuts = slice_rows(rows.batches("test", evaluate.batch_size), rows.layout, old_counts, coded)
         result["slices"] = [
@@ -130,7 +127,7 @@ def refresh_evaluate_step(
             "bytes": new_embedding.serving_bytes(),
             "stale_bytes": old_embedding.serving_bytes(),
         }
-        settings = {"recalibrate": refresh.recalibrate, "evaluate": evaluate.model_dump(mode="json"), "seed": seed}
+        settings = {"recalibrate": refresh.recalibrate, "evaluate": evaluate.model_dump(mode="json")}
         with write_bundle(out, "evaluation", parents=bundles, config=settings) as draft:
             write_json(draft.path / EVALUATION, result)
             (draft.path / "report.html").write_text(page_of(result), encoding="utf-8")
@@ -152,7 +149,6 @@ def _measure(
     current: Calibration,
     refresh: RefreshConfig,
     before: Mapping[str, Any],
-    seed: int,
 ) -> tuple[dict[str, Any], NDArray[np.float64], NDArray[np.float64]]:
     """The numbers, and the calibrated test logits (N,) of new and stale codes, as they would be and are served."""
     for split, labels in (("valid", valid), ("test", test)):
@@ -168,7 +164,7 @@ def _measure(
     else:
         new = Recalibration(current, False, None, "refresh.recalibrate is false")
     served, served_stale = new.calibration.apply(refreshed.test), current.apply(stale.test)
-    sampled = paired_bootstrap(test, [stale.test, refreshed.test], seed=seed)
+    auc_refreshed = metrics.auc_interval(test, refreshed.test)
     loglosses = {
         name: {
             "current": metrics.logloss(test, current.apply(logits.test)),
@@ -189,13 +185,13 @@ def _measure(
         "num_positives": positives,
         "num_negatives": len(test) - positives,
         "label_mean": float(test.mean()),
-        "auc": float(sampled.values[1]),
+        "auc": auc_refreshed.value,
         "logloss": metrics.logloss(test, served),
         "calibration": new.calibration.to_json(),
-        "auc_stale": sampled.interval(0).to_json(),
-        "auc_refreshed": sampled.interval(1).to_json(),
+        "auc_stale": metrics.auc_interval(test, stale.test).to_json(),
+        "auc_refreshed": auc_refreshed.to_json(),
         "auc_at_training": at_training,
-        "auc_difference": sampled.difference(1, 0).to_json(),
+        "auc_difference": metrics.auc_difference(test, refreshed.test, stale.test)[0].to_json(),
         "logloss_stale": metrics.logloss(test, served_stale),
         "logloss_refreshed": metrics.logloss(test, served),
         "logloss_difference": difference.to_json(),

@@ -75,7 +75,7 @@ def _metrics(facts: Mapping[str, Any]) -> Table:
         ("new codes as served", "calibration_error"),
     ):
         rows.append(Row([f"calibration error, {name}", fmt.percent(facts[key]), ABSENT]))
-    note = f"AUC intervals are paired bootstrap's, 95 %. Calibration: {facts['recalibration']['reason']}."
+    note = f"AUC intervals are DeLong's, 95 %. Calibration: {facts['recalibration']['reason']}."
     return Table("Held-out new rows, the backbone untouched", ["", "value", "95 % interval"], rows, note)
 
 

@@ -1,7 +1,7 @@
 """The champion step: what is in service, as a refresh needs it, looked up in the registry.
 
 A refresh works on the version that it looked up, whatever becomes of the aliases meanwhile: if another version is
-champion when it wants to promote, it is refused.
+champion when it wants to publish or promote, it is refused.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def champion_step(
         tracking: Server and model name.
         name: The run's name; names the registered model unless ``tracking.model_name`` does.
         store: Directory of the embedded stores.
-        version: Number of the version; empty: the champion.
+        version: Number of the version; see ``mec.tracking.base_version``.
         data: Of the train run.
         data_version: Of the new rows.
         refresh: Whether old rows are replayed.
@@ -57,13 +57,13 @@ def champion_step(
         out: Directory of the bundle.
 
     Raises:
-        TrackingError: The server does not answer, or there is no such model, version or champion.
+        TrackingError: The server does not answer, or there is no such model or version.
         DataError: The version was trained or refreshed on these rows already.
         BundleError: A bundle of the version is gone or damaged; it is named.
     """
     with step(STEP, out) as record, connected(tracking, store=store) as server:
         registry = ModelRegistry(server, tracking.model_name or name, create=False)
-        base = registry.version(version) if version else require_champion(registry)
+        base = registry.version(version)
         if knows_rows(registry, base, data_version):
             raise DataError(
                 f"nothing new: version {base.number} of {registry.name} has learned from these rows already",

@@ -19,6 +19,7 @@ REFRESHED_ON = "refreshed_on"  # data version of the refresh's new rows
 MEASURED = ("auc_stale", "auc_refreshed", "logloss_stale", "logloss_refreshed")
 REWRITTEN_TAG = "rows_rewritten"
 DECIDED_BY = "decided_by_run"
+ESCALATED_BY = "escalated_by_run"  # the last refresh that found the version past refreshing
 
 
 def generation_of(version: Version) -> int | None:
@@ -78,6 +79,7 @@ class HistoryRow:
         decided_by: MLflow run that decided on it.
         measured: ``auc_stale`` and the other numbers of its refresh; empty for a trained version.
         rows_rewritten: Online rows that differ from the parent's; None for a trained version.
+        escalated_by: MLflow run of the last refresh that called for the train pipeline in its place; empty if none.
         aliases: Of now.
         switches: Each time that it came into service.
     """
@@ -90,6 +92,7 @@ class HistoryRow:
     decided_by: str
     measured: dict[str, float]
     rows_rewritten: int | None
+    escalated_by: str
     aliases: tuple[str, ...]
     switches: tuple[Switch, ...]
 
@@ -111,6 +114,7 @@ def history(registry: ModelRegistry) -> list[HistoryRow]:
                 decided_by=tags.get(DECIDED_BY, ""),
                 measured={name: float(tags[name]) for name in MEASURED if name in tags},
                 rows_rewritten=None if rewritten is None else int(rewritten),
+                escalated_by=tags.get(ESCALATED_BY, ""),
                 aliases=tuple(sorted(alias for alias, number in aliases.items() if number == version.number)),
                 switches=tuple(switch for switch in switches if switch.version == version.number),
             )

@@ -1,7 +1,8 @@
 """Bundles that outlive the run that made them: what a refresh or a rollback of a registered version needs.
 
-A version's tags name them by uuid and place. Those kept lie under the store, on a volume that later runs mount too,
-while a run's own directory may be gone by then.
+A version's tags name them by uuid and place: under the store, on a volume that later runs mount too. A run's own
+directory may be gone by then, and on a cluster the path of an artifact means nothing outside the step that it was given
+to. Encoded rows are among them, for a refresh replays old ones.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pathlib import Path
 from mec.bundle import MANIFEST, Bundle, open_bundle
 from mec.errors import BundleError
 
-# the dataset is left in place: it is as large as the data, and only a replay of old rows reads it
-KEPT = ("vocabulary", "pretrained", "codebook", "codes", "model", "evaluation", "row_hashes")
+BUNDLES = "bundles"  # directory under the store
+PRUNED_TAG = "pruned"  # of a version whose bundles were deleted by will: when, ISO 8601, UTC
 _TAG = "bundle."
 
 
@@ -25,18 +26,16 @@ def keep_bundles(bundles: Mapping[str, Bundle], store: Path) -> dict[str, Path]:
     """Keep the bundles of a version under the store.
 
     Args:
-        bundles: Role -> bundle; those of ``KEPT`` are kept, the others stay where they are.
+        bundles: Role -> bundle.
         store: Directory of the embedded stores.
 
     Returns:
-        Role -> absolute path of the bundle that outlives the run, or of the one in place.
+        Role -> absolute path of the bundle that outlives the run.
 
     Raises:
         BundleError: A bundle cannot be written there.
     """
-    return {
-        role: keep_bundle(bundle, store) if role in KEPT else bundle.path.resolve() for role, bundle in bundles.items()
-    }
+    return {role: keep_bundle(bundle, store) for role, bundle in bundles.items()}
 
 
 def keep_bundle(bundle: Bundle, store: Path) -> Path:
@@ -45,7 +44,7 @@ def keep_bundle(bundle: Bundle, store: Path) -> Path:
     Raises:
         BundleError: The store cannot be written to.
     """
-    place = Path(store).resolve() / "bundles" / f"{bundle.manifest.kind}-{bundle.uuid}"
+    place = Path(store).resolve() / BUNDLES / f"{bundle.manifest.kind}-{bundle.uuid}"
     if _holds(place, bundle):
         return place
     part = place.with_name(f".{place.name}.{uuidlib.uuid4().hex[:8]}.part")
@@ -86,7 +85,14 @@ def bundle_tags(bundles: Mapping[str, Bundle], places: Mapping[str, Path]) -> di
 
 def tagged_places(tags: Mapping[str, str]) -> list[Path]:
     """Directories of all bundles that a version's tags name, there or not."""
-    return [Path(json.loads(text)["uri"]) for name, text in tags.items() if name.startswith(_TAG)]
+    return list(tagged_by_role(tags).values())
+
+
+def tagged_by_role(tags: Mapping[str, str]) -> dict[str, Path]:
+    """Role -> directory of every bundle that a version's tags name, there or not."""
+    return {
+        name.removeprefix(_TAG): Path(json.loads(text)["uri"]) for name, text in tags.items() if name.startswith(_TAG)
+    }
 
 
 def tagged_bundle(tags: Mapping[str, str], role: str, *, owner: str, verify: bool = True) -> Bundle:
@@ -112,6 +118,12 @@ def tagged_bundle(tags: Mapping[str, str], role: str, *, owner: str, verify: boo
     try:
         bundle = open_bundle(Path(named["uri"]), role, verify=verify)
     except BundleError as error:
+        if PRUNED_TAG in tags:
+            raise BundleError(
+                f"the {role} bundle of {owner} was deleted by `mec prune`, at {tags[PRUNED_TAG]}",
+                found=error.problem,
+                fix="name a version that `mec prune` has kept, or train anew with `mec run`",
+            ) from error
         raise BundleError(
             f"the {role} bundle {named['uuid']} of {owner} is gone or damaged: {error.problem}",
             found=error.found,

@@ -24,7 +24,7 @@ from mec.tracking import runs
 from mec.tracking.champion import TestRows, version_tags
 from mec.tracking.champion_step import Base
 from mec.tracking.gate import Metrics
-from mec.tracking.generations import DECIDED_BY, GENERATION_TAG, refresh_tags
+from mec.tracking.generations import DECIDED_BY, ESCALATED_BY, GENERATION_TAG, refresh_tags
 from mec.tracking.kept import bundle_tags, keep_bundles
 from mec.tracking.registering import PROMOTED
 from mec.tracking.registry import ModelRegistry
@@ -106,7 +106,7 @@ def keep_champion_step(
     run_id: str,
     out: Path,
 ) -> None:
-    """Leave what is in service as it is and log why; where a new space is called for, say what to run.
+    """Leave what is in service as it is and log why; where a new space is called for, say so beside the version.
 
     Args:
         tracking: Server and experiment.
@@ -138,11 +138,14 @@ def keep_champion_step(
         with write_bundle(out, "outcome", parents={"champion": base.bundle, **opened}) as draft:
             with runs.open_run(tracking, store=store, run_name=f"{name} refresh", run_id=run_id) as run:
                 runs.log_metrics(run, numbers)
+                _log_results(run, opened["evaluation"], opened["decision"])
                 runs.log_tags(run, {"decision": decided["action"], "refreshed_version": base.version})
                 runs.log_tags(run, {"decision_reasons": json.dumps(decided["reasons"]), "model": base.model})
                 outcome["run_id"] = run.run_id
-            if decided["action"] == "escalate":
-                write_json(draft.path / ESCALATION, escalation(base, decided))
+                if decided["action"] == "escalate":
+                    write_json(draft.path / ESCALATION, escalation(base, decided))
+                    registry = ModelRegistry(run, base.model, create=False)
+                    registry.tag(registry.version(base.version), {ESCALATED_BY: run.run_id})
             write_json(draft.path / OUTCOME, outcome)
         record.summary = f"version {base.version} stays in service ({decided['action']}): {decided['reasons'][0]}"
 
@@ -184,6 +187,7 @@ class _Generation:
         with runs.open_run(self.tracking, store=store, run_name=run_name, run_id=self.run_id) as run:
             runs.log_params(run, self.config)
             runs.log_metrics(run, self.numbers)
+            _log_results(run, self.bundles["evaluation"], self.bundles["decision"])
             registry = ModelRegistry(run, model_name, create=False)
             parent = registry.version(self.base.version)
             tags = self._tags() | places
@@ -255,6 +259,13 @@ class _Generation:
             return FeastCodes(repo=self.publication["repo"], feature_service=self.publication["feature_service"])
         kept = keep_bundles({role: self.bundles[role] for role in ("codes", "vocabulary")}, store)
         return BundleCodes(codes=str(kept["codes"]), vocabulary=str(kept["vocabulary"]))
+
+
+def _log_results(run: runs.TrackedRun, evaluation: Bundle, decision: Bundle) -> None:
+    """Numbers, report and decision as files of the MLflow run, where they outlive the pipeline's artifacts."""
+    for bundle, names in ((evaluation, ("evaluation.json", "report.html")), (decision, (DECISION,))):
+        for file in names:
+            run.client.log_artifact(run.run_id, str(bundle.file(file)), bundle.manifest.kind)
 
 
 def _read(bundle: Bundle, name: str) -> dict[str, Any]:

@@ -128,12 +128,11 @@ class _Case:
             split=self.rows.split_hash(),
         )
 
-    def codes(self) -> FeastCodes | BundleCodes:
-        """Where the registered model gets codes from: the online store if they were published there."""
+    def codes(self, kept: Mapping[str, Path]) -> FeastCodes | BundleCodes:
+        """Where the registered model gets codes from: the online store, or the bundles that are kept for it."""
         if self.publication["feature_service"]:
             return FeastCodes(repo=self.publication["repo"], feature_service=self.publication["feature_service"])
-        uris = {role: str(self.bundles[role].path.resolve()) for role in ("codes", "vocabulary")}
-        return BundleCodes(codes=uris["codes"], vocabulary=uris["vocabulary"])
+        return BundleCodes(codes=str(kept["codes"]), vocabulary=str(kept["vocabulary"]))
 
     def tags(self) -> dict[str, str]:
         """What run and version are found by, and traced back with."""
@@ -161,7 +160,8 @@ class _Case:
 
     def register(self, store: Path) -> dict[str, Any]:
         bundles = {role: bundle for role, bundle in self.bundles.items() if role != "publication"}
-        places = bundle_tags(bundles, keep_bundles(bundles, store))
+        kept = keep_bundles(bundles, store)
+        places, codes = bundle_tags(bundles, kept), self.codes(kept)
         with runs.open_run(self.tracking, store=store, run_name=self.model_name, run_id=self.run_id) as run:
             self._log(run, places)
             registry = ModelRegistry(run, self.model_name)
@@ -170,13 +170,13 @@ class _Case:
 
                 def save(model_id: str) -> Path:
                     path = Path(folder) / "model"
-                    save_pyfunc(path, scorer=self.scorer, codes=self.codes(), model_id=model_id, run_id=run.run_id)
+                    save_pyfunc(path, scorer=self.scorer, codes=codes, model_id=model_id, run_id=run.run_id)
                     return path
 
                 tags = self.tags() | places
                 version = registry.register(self.scorer.uuid, self.bundles["codes"].uuid, save, tags)
             registry.tag(version, places)  # a version found again may have been kept in a store that has moved
-            decision = self._decide(registry, version, champion)
+            decision = self._decide(registry, version, champion, codes)
             verdict = PROMOTED if decision.promote else KEPT_OUT
             reasons = json.dumps(decision.reasons)
             registry.tag(version, {"decision": verdict, "decision_reasons": reasons, "decided_by_run": run.run_id})
@@ -196,7 +196,9 @@ class _Case:
                 "decision": _decision_json(decision),
             }
 
-    def _decide(self, registry: ModelRegistry, version: Version, champion: Version | None) -> Decision:
+    def _decide(
+        self, registry: ModelRegistry, version: Version, champion: Version | None, codes: FeastCodes | BundleCodes
+    ) -> Decision:
         gate = self.tracking.gate
         if champion is None:
             return decide(self.metrics, None, gate)
@@ -204,7 +206,7 @@ class _Case:
             if version.tags.get("decision") == PROMOTED:
                 return Decision(True, tuple(json.loads(version.tags["decision_reasons"])))
             return Decision(True, (f"version {version.number} is this very scorer, and champion already",))
-        found = compare(self.metrics, champion, registry, scorer=self.scorer, codes=self.codes(), rows=self.rows)
+        found = compare(self.metrics, champion, registry, scorer=self.scorer, codes=codes, rows=self.rows)
         decision = decide(found.challenger, found.champion, gate)
         return replace(decision, reasons=(*decision.reasons, found.note))
 

@@ -155,7 +155,7 @@ class ModelRegistry:
             raise TrackingError(
                 f"the champion of {self.name} changed while version {version.number} was compared with {compared}",
                 found=f"version {now}",
-                fix="run the register step again, so that it is compared with the champion of now",
+                fix="run it again, so that it is compared with the champion of now",
             )
         if over is not None:
             self._client.set_registered_model_alias(self.name, PREVIOUS, over.number)

@@ -14,7 +14,7 @@ FOLDERS = sorted(path.parent for path in (Path(__file__).parents[2] / "component
 
 
 def test_there_is_a_folder_per_step():
-    assert len(FOLDERS) == 21
+    assert len(FOLDERS) == 24
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

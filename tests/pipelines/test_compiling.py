@@ -27,7 +27,7 @@ def compiled() -> str:
 
 def test_the_golden_copies_are_what_compiles(tmp_path):
     paths = compile_pipelines(IMAGE, tmp_path)
-    assert [path.name for path in paths] == ["train.yaml", "train_backbones.yaml", "refresh.yaml"]
+    assert [path.name for path in paths] == [f"{name}.yaml" for name in PIPELINES]
     for path in paths:
         golden = (GOLDEN / path.name).read_text(encoding="utf-8")
         assert path.read_text(encoding="utf-8") == golden, NO_MEC_CHANGE

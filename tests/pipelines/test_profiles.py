@@ -26,7 +26,7 @@ from pipelines.titles import TITLES
 GOLDEN = Path(__file__).parents[1] / "golden"
 IMAGE = "registry.example/mec@sha256:" + "0" * 64
 NAMES = ("cpu", "gpu", "spot")
-TRAINERS = {"pretrain", "train", "reference", "refresh_pretrain"}
+TRAINERS = {"pretrain", "train", "reference", "refresh_pretrain", "bakeoff_cell"}
 ON_VOLUME = {"store": "/mnt/mec", "data": {"path": "/mnt/mec/a.parquet", "categorical": ["user"]}}
 
 
@@ -234,7 +234,10 @@ def test_paths_off_the_volumes_are_refused(key):
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ("steps: {pretrian: {}}", "no pipeline has such a step; found: pretrian; fix: use one of arrivals, champion"),
+        (
+            "steps: {pretrian: {}}",
+            "no pipeline has such a step; found: pretrian; fix: use one of arrivals, bakeoff_cell, champion",
+        ),
         ("step: {}", "step: unknown key; .*use one of pipeline_root"),
         (
             "steps: {train: {gpu: 1}}",

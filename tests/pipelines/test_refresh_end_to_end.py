@@ -140,10 +140,11 @@ def test_train_two_refreshes_and_rollback(shop: Path) -> None:
     assert not (shop / "again").exists()
     check("2")
 
+    shutil.rmtree(shop / "run0")  # neither a refresh, which replays old rows, nor a rollback needs anything of the runs
+    shutil.rmtree(shop / "run1")
     second = refresh(shop, 2)
     assert (second["generation"], second["model_version"], second["codebook"]) == (2, 3, first["codebook"])
     check("3")
-    shutil.rmtree(shop / "run0")  # going back needs nothing of the runs
 
     back = mec(shop, "rollback", "shop")
     assert back.returncode == 0, back.stderr
@@ -155,11 +156,20 @@ def test_train_two_refreshes_and_rollback(shop: Path) -> None:
     assert mec(shop, "promote", "shop", "v3").returncode == 0
     check("3")
 
+    pruned = mec(shop, "prune", "shop", "--keep", "1", "--yes")
+    assert "of v2 deleted: " in pruned.stdout, pruned.stderr
+    refused = mec(shop, "promote", "shop", "v2")
+    assert (refused.returncode, "version 2 was deleted by `mec prune`" in refused.stderr) == (2, True)
+    check("3")
+    assert mec(shop, "rollback", "shop").returncode == 0
+    check("1")
+
     with connected(TRACKING, store=shop / ".mec") as server:
         told = history(ModelRegistry(server, "shop", create=False))
     assert [(row.version, row.generation, row.parent) for row in told] == [("1", 0, None), ("2", 1, "1"), ("3", 2, "2")]
-    assert [row.aliases for row in told] == [("previous",), (), ("champion",)]
+    assert [row.aliases for row in told] == [("champion",), (), ("previous",)]
     switches = sorted((s.number, s.replaced, s.version) for row in told for s in row.switches)
-    assert [s[1:] for s in switches] == [(None, "1"), ("1", "2"), ("2", "3"), ("3", "2"), ("2", "1"), ("1", "3")]
+    in_service = ["1", "2", "3", "2", "1", "3", "1"]
+    assert [s[1:] for s in switches] == list(zip([None, *in_service], in_service, strict=False))
     assert told[1].measured["auc_refreshed"] == first["auc_refreshed"]
     assert told[1].rows_rewritten == first["rows_rewritten"]

@@ -149,7 +149,7 @@ def refresh_run(
     refresh_evaluate_step(
         refresh=refresh, evaluate=base.config.evaluate, dataset=at["dataset"], vocabulary=at["vocabulary"],
         model=base.model, evaluation=base.evaluation, codebook=base.codebook, codes=base.codes,
-        new_codebook=at["codebook"], new_codes=at["codes"], seed=0, out=at["evaluation"],
+        new_codebook=at["codebook"], new_codes=at["codes"], out=at["evaluation"],
     )  # fmt: skip
     decision_step(refresh=refresh, evaluation=at["evaluation"], out=at["decision"])
     at["model"] = base.model

@@ -100,6 +100,12 @@ def test_new_rows_have_their_own_path_and_split() -> None:
     assert (changed.split.kind, changed.split.test_fraction, changed.time) == ("random", 0.3, "day")
 
 
+def test_a_config_that_names_no_columns_is_refused_by_name() -> None:
+    generated = DataConfig.model_validate({"synthetic": {"num_rows": 1000}})
+    with pytest.raises(ConfigError, match=r"does not say how to read the new rows; found: .*; fix: refresh with"):
+        new_rows(generated, "new.parquet", RefreshConfig())
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

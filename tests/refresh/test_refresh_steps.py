@@ -19,7 +19,7 @@ from mec.data.dataset import EncodedDataset
 from mec.data.vocabulary import Vocabularies
 from mec.embeddings.coded import CodedEmbedding
 from mec.evaluation.calibration import fit_calibration
-from mec.evaluation.metrics import auc, logloss
+from mec.evaluation.metrics import Interval, auc, auc_difference, logloss
 from mec.fold_training import count_rows
 from mec.model_bundle import load_ctr_model
 from mec.quantize.codebook import Codebooks
@@ -198,6 +198,14 @@ def test_the_evaluation_by_hand(base: Generation, first: Generation) -> None:
     assert unseen[0]["rows"] == int(is_new.sum()) > 0
     assert "stale_auc" in unseen[0]
     assert "<html" in (first.evaluation / "report.html").read_text()
+
+
+@pytest.mark.parametrize("num_rows", [50, 997, 20_011])
+def test_predictions_in_the_same_order_are_an_exact_tie(num_rows: int) -> None:
+    generator = np.random.default_rng(num_rows)
+    labels = generator.integers(0, 2, num_rows).astype(np.uint8)
+    stale = generator.normal(size=num_rows).round(1)
+    assert auc_difference(labels, 3.7 * stale - 1.0, stale)[0] == Interval(0.0, 0.0, 0.0)  # what `decide` calls a tie
 
 
 def test_drift_and_rows_by_hand(base: Generation, first: Generation) -> None:

@@ -167,7 +167,9 @@ def test_the_run_tells_where_everything_comes_from(store: Path, tmp_path: Path, 
     kept = store / "bundles" / f"codes-{made.bundle('codes').uuid}"
     assert json.loads(run.data.tags["bundle.codes"]) == {"uri": str(kept), "uuid": made.bundle("codes").uuid}
     assert open_bundle(kept).uuid == made.bundle("codes").uuid
-    assert json.loads(version.tags["bundle.dataset"])["uri"] == str(made.dataset)
+    rows = Path(json.loads(version.tags["bundle.dataset"])["uri"])
+    assert rows.parent == (store / "bundles").resolve()
+    assert (rows / "manifest.json").samefile(made.dataset / "manifest.json")
     assert run.data.tags["model_version"] == "1"
     names = {f.path for f in client.list_artifacts(result["run_id"], "evaluation")}
     assert names == {"evaluation/evaluation.json", "evaluation/report.html", "evaluation/figures"}
