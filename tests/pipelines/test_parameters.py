@@ -42,7 +42,8 @@ def test_parameters_and_back():
 
 
 def test_every_section_travels():
-    assert set(SECTIONS) | {"name", "seed", "store", "image", "refresh"} == set(RunConfig.model_fields)
+    own_pipelines = {"refresh", "bakeoff"}
+    assert {*SECTIONS, "name", "seed", "store", "image", *own_pipelines} == set(RunConfig.model_fields)
     assert set(section_parameters(CONFIG)) <= set(inspect.signature(train.pipeline_func).parameters)
 
 
