@@ -13,10 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from mec.config import DataConfig, RunConfig
-from mec.config.loading import explain
+from mec.config import RunConfig
 from mec.data.readers import open_source
 from mec.errors import ConfigError
 from mec.refresh.arriving import new_rows
@@ -87,7 +84,7 @@ def request_run(
     if name == "refresh":
         refuse_to_refresh(config)
         if data is not None:
-            rows = _new_rows(config, data)
+            rows = new_rows(config.data, data, config.refresh)
             shared = refresh_parameters(config, rows, "")
             given = {"new_data": shared["new_data"], "settings": shared["settings"], **given}
     elif data is not None:
@@ -187,14 +184,6 @@ def _what_failed(run: Any) -> str:
     ]
     message = [run.error.message] if run.error is not None and run.error.message else []
     return "; ".join([*(f"step failed: {title}" for title in failed), *message])
-
-
-def _new_rows(config: RunConfig, path: str) -> DataConfig:
-    try:
-        return new_rows(config.data, path, config.refresh)
-    except ValidationError as error:
-        problem = "\n  ".join(explain(error, DataConfig))
-        raise ConfigError(f"the config's data section does not do for new rows:\n  {problem}", found=path) from None
 
 
 def _service_account(profile: ClusterProfile | None) -> str | None:

@@ -207,7 +207,7 @@ def test_a_refresh_gets_its_rows():
     )
     assert yaml.safe_load(request.parameters["new_data"])["path"] == "/mnt/mec/b.parquet"
     assert yaml.safe_load(request.parameters["settings"])["new_data"]["path"] == "/mnt/mec/b.parquet"
-    with pytest.raises(ConfigError, match="data section does not do for new rows"):
+    with pytest.raises(ConfigError, match="data section of the train run does not say how to read the new rows"):
         request_run(
             parse_config({"store": "/mnt"}), image=IMAGE, profile=None, pipeline="refresh", values={}, data="/mnt/b"
         )

@@ -136,11 +136,12 @@ def test_the_step_scores_the_champion_on_new_rows(store: Path, tmp_path: Path, p
     assert result["decision"]["reasons"][-1] == how
 
 
-def _lose_codes(old: MadeRun) -> None:
-    shutil.rmtree(old.codes)
+def _lose_codes(store: Path) -> None:
+    (kept,) = (store / "bundles").glob("codes-*")
+    shutil.rmtree(kept)
 
 
-def _keep_all(old: MadeRun) -> None:
+def _keep_all(store: Path) -> None:
     pass
 
 
@@ -152,11 +153,11 @@ def _keep_all(old: MadeRun) -> None:
     ],
 )
 def test_a_champion_that_cannot_be_scored_stays(
-    store: Path, tmp_path: Path, harm: Callable[[MadeRun], None], drop: str | None, words: str
+    store: Path, tmp_path: Path, harm: Callable[[Path], None], drop: str | None, words: str
 ) -> None:
     old = make_run(tmp_path / "old", store, publish=False, **SMALL)
     register(old, store, tmp_path / "out-0")
-    harm(old)
+    harm(store)
     new = make_run(tmp_path / "new", store, seed=1, rows_seed=1, publish=False, **SMALL)
     if drop is not None:
         manifest = json.loads((new.dataset / "manifest.json").read_text())
