@@ -4,11 +4,11 @@
     python benchmarks/lookup.py --served    # CodedEmbedding: codes of plans that a budget makes, with heads and tails
 
 10,000 requests of 39 values (390,000 ids of one vocabulary of 10 million), rows of 17 floats, one thread. The codes
-are read from the packed stream that the bytes are counted by, with the code that a server runs: ``gather_codes``
-and a codebook's ``decode``. Both sides take turns in one run; a ratio is the median, over the repetitions, of
-look-up time by gather time (quartiles in brackets). "codes" is the part of a look-up that reads and unpacks the
-codes. "resident" is the ratio with each code in a uint8 of its own in memory, at 8 bits a code instead of the bits
-shown. Target: 0.8.
+are read from the packed stream that the bytes are counted by, with the code that a server runs: ``gather_codes`` and a
+codebook's ``decode``, or ``MergedCodewords`` where neighbouring codes are read as one. Both sides take turns in one
+run; a ratio is the median, over the repetitions, of look-up time by gather time (quartiles in brackets). "codes" is the
+part of a look-up that reads and unpacks the codes. "resident" is the ratio with each code in a uint8 of its own in
+memory, at 8 bits a code instead of the bits shown. Target: 0.8.
 
 glibc is told to keep freed memory. By its defaults either side's 26 MB result may be new pages from the kernel at
 each call: 5 to 12 ms that come and go with the layout of the heap.
@@ -19,33 +19,34 @@ A full row is 68 bytes in two cache lines of 680 MB; a value's codes are one or 
 Result (2026-11-21, two EPYC cores at load 6, so that most times are about twice those of an idle machine):
 
     codebook        bits  ids       full  packed  codes   ratio (quartiles)       resident
-    residual 1x64      6  uniform  35.0ms  17.6ms  9.1ms   0.47 (0.40 to 0.58)        0.28
-    residual 1x64      6  zipf     17.9ms   9.5ms  2.9ms   0.52 (0.43 to 0.62)        0.35
-    residual 1x256     8  uniform  14.3ms   6.0ms  3.1ms   0.42 (0.40 to 0.44)        0.37
-    residual 1x256     8  zipf     28.6ms  11.1ms  2.7ms   0.44 (0.35 to 0.54)        0.41
-    residual 2x64     12  uniform  36.6ms  23.9ms 14.4ms   0.66 (0.57 to 0.77)        0.58
-    residual 2x64     12  zipf     28.6ms  20.1ms 11.4ms   0.70 (0.62 to 0.78)        0.66
-    residual 2x256    16  uniform  29.9ms  18.1ms  7.8ms   0.57 (0.52 to 0.61)        0.64
-    residual 2x256    16  zipf     23.6ms  15.0ms  7.1ms   0.64 (0.56 to 0.73)        0.68
-    product  4x64     24  uniform  29.9ms  25.4ms 15.9ms   0.90 (0.81 to 1.02)        1.03
-    product  4x64     24  zipf     29.9ms  26.7ms 16.0ms   0.88 (0.74 to 1.07)        1.09
+    residual 1x64      6  uniform  48.4ms  14.3ms 12.4ms   0.44 (0.32 to 0.47)        0.25
+    residual 1x64      6  zipf     18.1ms   7.6ms  8.8ms   0.46 (0.39 to 0.56)        0.29
+    residual 1x256     8  uniform  22.9ms  10.6ms  3.4ms   0.36 (0.31 to 0.50)        0.27
+    residual 1x256     8  zipf     34.3ms  10.1ms  2.9ms   0.37 (0.34 to 0.57)        0.33
+    residual 2x64     12  uniform  51.6ms  28.9ms 16.2ms   0.57 (0.49 to 0.63)        0.50
+    residual 2x64     12  zipf     39.9ms  23.2ms 12.9ms   0.57 (0.38 to 0.64)        0.58
+    residual 2x256    16  uniform  49.4ms  24.3ms 12.2ms   0.48 (0.41 to 0.53)        0.55
+    residual 2x256    16  zipf     36.9ms  23.1ms 11.2ms   0.63 (0.49 to 0.66)        0.66
+    product  4x64     24  uniform  60.7ms  44.3ms 32.0ms   0.75 (0.64 to 0.84)        0.99
+    product  4x64     24  zipf     36.2ms  27.5ms 13.8ms   0.78 (0.68 to 0.91)        1.04
+
+2x64 is read as 1x4096 and 4x64 as 2x4096; one by one they took 0.66 to 0.70 and 0.88 to 0.90.
 
 `--served`, ratios to the full gather, of codes alone, with half of the values in a shared tail, and with 50,000 exact
-head rows besides (same machine, load 4):
+head rows besides (same machine and load):
 
     codebook        bits  ids      plain   tail   head and tail
-    residual 1x64      6  uniform   0.44   0.48   0.57
-    residual 1x64      6  zipf      0.53   0.47   1.05
-    residual 2x128    14  uniform   0.63   0.60   0.99
-    residual 2x128    14  zipf      0.71   0.72   1.37
-    residual 8x32     40  uniform   2.72   2.04   2.33
-    residual 8x32     40  zipf      1.53   1.40   1.51
-    product  8x128    56  uniform   2.44   2.18   2.84
-    product  8x128    56  zipf      1.59   2.17   2.05
+    residual 1x64      6  uniform   0.42   0.48   0.51
+    residual 1x64      6  zipf      0.46   0.42   0.95
+    residual 2x128    14  uniform   0.64   0.57   1.08
+    residual 2x128    14  zipf      0.71   0.66   1.48
+    residual 8x32     40  uniform   1.35   1.11   1.73
+    residual 8x32     40  zipf      1.39   1.41   1.80
+    product  8x128    56  uniform   1.86   1.86   2.23
+    product  8x128    56  zipf      2.18   2.22   1.92
 
-Every residual setting of the first table meets the target; the product code of four does not: each of its values is
-two reads, four codes to unpack and four codewords to add. Plans of eight codes, which budgets of 8x to 32x choose, cost
-1.4 to 2.7 times a full gather, and a head costs a pass over all rows: they save memory, not time.
+Plans of eight codes, which budgets of 8x to 32x choose, cost 1.1 to 2.2 times a full gather (8x32 was 1.4 to 2.7 before
+it was read as 4x1024), and a head costs a pass over all rows: they save memory, not time.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -67,6 +69,7 @@ from mec.embeddings.coded import CodedEmbedding
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
 from mec.quantize.fitting import Codebook
+from mec.quantize.merged import MergedCodewords, merge_codewords
 from mec.quantize.packing import bits_per_code, gather_codes, pack, packed_bytes
 from mec.quantize.product import ProductCodebook
 from mec.quantize.residual import ResidualCodebook
@@ -87,13 +90,18 @@ class Compressed:
     bits: int
     packed: Tensor
     resident: list[Tensor]
+    merged: MergedCodewords | None
 
     def codes(self, ids: Tensor) -> Tensor:
-        """(N,) ids -> (N, M) codes from the packed stream."""
+        """(N,) ids -> (N, M) codes from the packed stream, or fewer where they are merged."""
+        if self.merged is not None:
+            return gather_codes(self.packed, ids, len(self.merged.codewords), self.merged.bits)
         return gather_codes(self.packed, ids, self.codebook.num_codes, self.bits)
 
     def rows(self, ids: Tensor) -> Tensor:
         """(N,) ids -> (N, W) rows."""
+        if self.merged is not None:
+            return cast("Tensor", self.merged(self.packed, ids))
         return self.codebook.decode(self.codes(ids))
 
     def resident_rows(self, ids: Tensor) -> Tensor:
@@ -112,7 +120,8 @@ def compress(structure: str, num_codes: int, num_codewords: int, num_values: int
         codebook = ResidualCodebook(torch.randn(num_codes, num_codewords, WIDTH, generator=generator))
     bits = bits_per_code(num_codewords)
     resident = [torch.from_numpy(column.copy()) for column in codes.T]
-    return Compressed(codebook, bits, torch.from_numpy(pack(codes, bits)), resident)
+    packed = torch.from_numpy(pack(codes, bits))
+    return Compressed(codebook, bits, packed, resident, merge_codewords(codebook, bits, packed.numel()))
 
 
 def served(side: Compressed, structure: str, num_values: int, head: int, tail: int) -> CodedEmbedding:
@@ -208,7 +217,7 @@ def main() -> None:
                 "codes": lambda chosen=chosen, side=side: side.codes(chosen),
             }
             with torch.inference_mode():
-                assert torch.equal(side.rows(chosen), side.resident_rows(chosen))
+                torch.testing.assert_close(side.rows(chosen), side.resident_rows(chosen))
                 times = timed_in_turns(sides, arguments.repeats)
             low, ratio, high = np.quantile(times["packed"] / times["full"], [0.25, 0.5, 0.75])
             resident = np.median(times["resident"] / times["full"])

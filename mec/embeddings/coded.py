@@ -14,6 +14,7 @@ from mec.quantize.codebook import Codebooks, make_codebook, structure_of
 from mec.quantize.codes import Codes
 from mec.quantize.fitting import Codebook
 from mec.quantize.fold_codes import FoldCodes
+from mec.quantize.merged import merge_codewords
 from mec.quantize.packing import gather_codes
 from mec.quantize.plan import VocabularyPlan, stream_places
 from mec.quantize.storage import DTYPES
@@ -25,7 +26,8 @@ class CodedEmbedding(nn.Module):
     """Rows of every vocabulary as a server looks them up.
 
     A batch reads its codes straight from the bit stream; nothing of the size of a full table is held. What is frozen is
-    held in the type it is stored in; rows come out as float32.
+    held in the type it is stored in; rows come out as float32. Beside what is stored, the codewords of neighbouring
+    codes are held added up, in at most a sixteenth of the codes' bytes: see ``mec.quantize.merged``.
 
     Args:
         codebooks: Codebooks and exact rows.
@@ -82,6 +84,7 @@ class CodedEmbedding(nn.Module):
             self.register_buffer(f"packed_{i}", torch.from_numpy(codes.packed[name]), persistent=False)
             if name in codes.head:
                 self.register_buffer(f"head_{i}", self._beside_codewords(name, codes.head[name]), persistent=False)
+        self._merged = nn.ModuleDict() if trained else self._merge()
         if folds is not None:
             self._hold_folds(folds)
         self._slots = self._slots_by_vocabulary()
@@ -129,20 +132,35 @@ class CodedEmbedding(nn.Module):
 
     def _decoded_rows(self, index: int, ids: Tensor, fold: Tensor | None) -> Tensor:
         """(N, D + 1) decoded rows of values outside the head."""
+        if fold is None and str(index) in self._merged:
+            rows: Tensor = self._merged[str(index)](self.get_buffer(f"packed_{index}"), self._places(index, ids, None))
+            return rows
         return self.codebook(self.coded_names[index]).decode(self._codes(index, ids, fold))
 
     def _codes(self, index: int, ids: Tensor, fold: Tensor | None) -> Tensor:
         """(N, M) int32 codes; those of head rows mean nothing."""
+        packed = self.get_buffer(f"packed_{index}" if fold is None else f"fold_packed_{index}")
+        return gather_codes(packed, self._places(index, ids, fold), *self._shapes[self.coded_names[index]])
+
+    def _places(self, index: int, ids: Tensor, fold: Tensor | None) -> Tensor:
+        """(N,) places of values in their vocabulary's stream of codes."""
         name = self.coded_names[index]
         plan, size = self._plans[name], self._sizes[name]
         head, coded = plan.head, plan.coded(size)
         places = ids
         if coded < size:
             places = stream_places(ids, head, coded, plan.tail(size), plan.base or None)
-        if fold is not None:
-            places = places + fold * coded
-        packed = self.get_buffer(f"packed_{index}" if fold is None else f"fold_packed_{index}")
-        return gather_codes(packed, places, *self._shapes[name])
+        return places if fold is None else places + fold * coded
+
+    def _merge(self) -> nn.ModuleDict:
+        """Codewords of neighbouring codes added up, where the table is small beside the codes."""
+        merged = nn.ModuleDict()
+        for index, name in enumerate(self._plans):
+            num_bytes = self.get_buffer(f"packed_{index}").numel()
+            found = merge_codewords(self.codebook(name), self._shapes[name][1], num_bytes)
+            if found is not None:
+                merged[str(index)] = found
+        return merged
 
     def _beside_codewords(self, vocabulary: str, head: Tensor) -> Tensor:
         """Head rows; after the codewords, where each value is one row of either: one gather then finds both."""

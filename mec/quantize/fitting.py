@@ -42,6 +42,10 @@ class Codebook(Protocol):
         """(N, M) codes -> (N, W) float32 vectors."""
         ...
 
+    def full_width(self) -> Tensor:
+        """(M, K, W) codewords that ``decode`` adds up."""
+        ...
+
 
 def fit_codebook(
     vectors: Tensor,

@@ -53,10 +53,14 @@ class ProductCodebook:
         if gradient or len(codes) < self.num_codewords:
             return torch.cat([self.codewords[:, p][codes[:, m].long()] for m, p in enumerate(parts)], dim=1)
         # adding codewords that are 0 outside their columns takes half as long as joining narrow ones
+        return sum_codewords(self.full_width(), codes)
+
+    def full_width(self) -> Tensor:
+        """(M, K, W) codewords that add up to a row, each 0 outside its columns."""
         padded = self.codewords.new_zeros(self.num_codes, self.num_codewords, self.width)
-        for m, part in enumerate(parts):
+        for m, part in enumerate(column_parts(self.width, self.num_codes)):
             padded[m, :, part] = self.codewords[:, part]
-        return sum_codewords(padded, codes)
+        return padded
 
 
 def column_parts(width: int, num_codes: int) -> list[slice]:

@@ -59,6 +59,10 @@ class ResidualCodebook:
             vectors = vectors + self.codewords[m][codes[:, m]]
         return vectors
 
+    def full_width(self) -> Tensor:
+        """(M, K, W) codewords that ``decode`` adds up."""
+        return self.codewords
+
     def _beam_search(self, vectors: Tensor) -> Tensor:
         num_rows = len(vectors)
         residuals = vectors[:, None, :]  # (N, B, W) left by each partial code

@@ -56,8 +56,8 @@ def drawn_tables(
 def check_budget(drawn: tuple[list[TableToPlace], int, QuantizeConfig], share: float) -> None:
     """Bytes recounted from plans are at most the budget, and within 5 % of it where more of them would help.
 
-    They would not where the budget has room for the exact rows of all values that have a weight: what is left over is
-    then for values that nothing is known of.
+    They would not where the budget has room for an exact row of everything different among the values that have a
+    weight: what is left over is then for values that nothing is known of, or that are equal to others.
     """
     tables, width, config = drawn
     row_bytes = width * config.float_bytes
@@ -66,8 +66,9 @@ def check_budget(drawn: tuple[list[TableToPlace], int, QuantizeConfig], share: f
     allocation = allocate(tables, budget, width, config, 0, lambda share, text: None)
     recounted, known_bytes, squares = 0, 0, 0.0
     for table in tables:
-        known_bytes += row_bytes * int((table.weights > 0).sum())
-        squares += float(table.weights @ table.read().square().sum(1))
+        rows = table.read()
+        known_bytes += row_bytes * len(rows[table.weights > 0].unique(dim=0))
+        squares += float(table.weights @ rows.square().sum(1))
         plan = allocation.plans[table.name]
         parts = {} if plan is None else plan.serving_bytes(table.size, width, config.float_bytes)
         recounted += table.size * row_bytes if plan is None else sum(parts.values())
