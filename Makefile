@@ -53,7 +53,8 @@ lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff format --check .
 
 typecheck: $(STAMP)  ## check types, strictly
-	$(BIN)/mypy --strict mec pipelines benchmarks/compression_study benchmarks/compression.py
+	MYPYPATH=benchmarks $(BIN)/mypy --strict mec pipelines benchmarks/compression_study benchmarks/compression.py \
+		benchmarks/bakeoff_study benchmarks/bakeoff.py
 
 compile: $(STAMP)  ## compile the pipelines to pipelines/compiled (IMAGE)
 	$(BIN)/mec compile --image $(IMAGE) --out pipelines/compiled

@@ -31,6 +31,10 @@ _runner = click.option(
     help="Each step in a process, or in a container of the `image` setting.",
 )
 
+_full = click.option(
+    "--full", is_flag=True, help="Write all rows, where codes or vocabulary of the version in service are damaged."
+)
+
 
 class _Commands(click.Group):
     """Ends with 2 and one message when the user's input is wrong, with 130 after Ctrl-C."""
@@ -107,7 +111,15 @@ def run(
 @main.command()
 @options.config
 @click.option(
-    "--data", "new", type=click.Path(path_type=Path), required=True, help="File or directory of the new rows."
+    "--data",
+    "new",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File, directory or pattern of the new rows; give it as often as you like.",
+)
+@click.option(
+    "--with-waiting", is_flag=True, help="Also the rows that no version has learned from; `mec history` lists them."
 )
 @click.option(
     "--period",
@@ -125,7 +137,8 @@ def run(
 def refresh(
     ctx: click.Context,
     config: Path,
-    new: Path,
+    new: tuple[Path, ...],
+    with_waiting: bool,
     periods: tuple[str, ...],
     layers: tuple[Path, ...],
     overrides: tuple[str, ...],
@@ -145,6 +158,7 @@ def refresh(
     \b
     Examples:
       mec refresh configs/shop.yaml --data clicks/week-31.parquet
+      mec refresh configs/shop.yaml --data clicks/week-32.parquet --with-waiting
       mec refresh configs/shop.yaml --data clicks/ --set refresh.arrivals.column=day --period 2026-08-01
       mec refresh configs/shop.yaml --data clicks/ --set refresh.codebooks=renewed
 
@@ -158,7 +172,7 @@ def refresh(
         out = Path("runs", f"{settings.name}-refresh-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     from mec.cli_refresh import refresh_and_show
 
-    ctx.exit(refresh_and_show(settings, new, out, runner, debug=debug))
+    ctx.exit(refresh_and_show(settings, new, out, runner, with_waiting=with_waiting, debug=debug))
 
 
 @main.command()
@@ -168,6 +182,7 @@ def refresh(
 @click.option("--seeds", type=click.IntRange(min=1), help="Trainings of each.  [default: bakeoff.seeds]")
 @options.layers
 @options.overrides
+@_runner
 @click.option("--out", type=click.Path(path_type=Path), help="Directory of the run.  [default: runs/NAME-bakeoff-TIME]")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
@@ -179,6 +194,7 @@ def bakeoff(
     seeds: int | None,
     layers: tuple[Path, ...],
     overrides: tuple[str, ...],
+    runner: Literal["subprocess", "docker"],
     out: Path | None,
     debug: bool,
 ) -> None:
@@ -204,7 +220,7 @@ def bakeoff(
         out = Path("runs", f"{settings.name}-bakeoff-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     from mec.cli_bakeoff import bake_and_show
 
-    ctx.exit(bake_and_show(settings, out, debug=debug))
+    ctx.exit(bake_and_show(settings, out, runner, debug=debug))
 
 
 @main.command()
@@ -226,9 +242,10 @@ def history(name: str, store: Path, uri: str | None) -> None:
 @main.command()
 @click.argument("name")
 @click.argument("generation", required=False)
+@_full
 @options.store
 @options.uri
-def rollback(name: str, generation: str | None, store: Path, uri: str | None) -> None:
+def rollback(name: str, generation: str | None, full: bool, store: Path, uri: str | None) -> None:
     """Put the version of NAME that was in service before in service again, or that of GENERATION.
 
     Restores its codes online, writing only rows that differ, and moves the aliases. GENERATION is a number such as 3,
@@ -241,15 +258,16 @@ def rollback(name: str, generation: str | None, store: Path, uri: str | None) ->
     """
     from mec.cli_history import roll_back
 
-    click.echo(roll_back(name, generation, store, uri))
+    click.echo(roll_back(name, generation, store, uri, full=full))
 
 
 @main.command()
 @click.argument("name")
 @click.argument("version")
+@_full
 @options.store
 @options.uri
-def promote(name: str, version: str, store: Path, uri: str | None) -> None:
+def promote(name: str, version: str, full: bool, store: Path, uri: str | None) -> None:
     """Put VERSION of the registered model NAME in service, whatever the gate decided.
 
     VERSION is a version such as v4, or the number of a generation.
@@ -260,7 +278,7 @@ def promote(name: str, version: str, store: Path, uri: str | None) -> None:
     """
     from mec.cli_history import put_in_service
 
-    click.echo(put_in_service(name, version, store, uri))
+    click.echo(put_in_service(name, version, store, uri, full=full))
 
 
 @main.command(name="compile")

@@ -17,17 +17,18 @@ from mec.config import RunConfig
 from mec.evaluation import formatting as fmt
 from mec.evaluation.table import ABSENT
 from pipelines.baking import run_bakeoff
-from pipelines.running import StepError
+from pipelines.running import Runner, StepError
 
 _WIDTH = 110  # characters of the table
 
 
-def bake_and_show(config: RunConfig, out: Path, *, debug: bool) -> int:
+def bake_and_show(config: RunConfig, out: Path, runner: Runner, *, debug: bool) -> int:
     """Run the pipeline; results go to standard output, progress and errors to standard error.
 
     Args:
         config: Settings.
         out: The run's directory.
+        runner: How steps run, see ``run_bakeoff``.
         debug: Show where a step failed even when it said what is wrong.
 
     Returns:
@@ -36,7 +37,7 @@ def bake_and_show(config: RunConfig, out: Path, *, debug: bool) -> int:
     for note in without_effect(config):
         print(f"note: {note}", file=sys.stderr)
     try:
-        result = run_bakeoff(config, out)
+        result = run_bakeoff(config, out, runner)
     except StepError as failure:
         print(describe_failure(failure, debug=debug), file=sys.stderr)
         return CRASH if failure.error is None else WRONG_INPUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,30 +13,34 @@ from mec.tracking.generations import HistoryRow, history
 from mec.tracking.registry import CHAMPION, ModelRegistry
 from mec.tracking.runs import connected
 from mec.tracking.switching import Switched, promote, rollback
+from mec.tracking.waiting import Waiting, waiting_rows
 
 _RUN_CHARACTERS = 8
+_DATA_CHARACTERS = 12
 _WIDTH = 110
 
 
 def show_history(model: str, store: Path, uri: str | None) -> None:
     """Print the generations of a model and every change of champion."""
     with connected(_tracking(uri), store=store) as server:
-        rows = history(ModelRegistry(server, model, create=False))
+        registry = ModelRegistry(server, model, create=False)
+        rows, champion = history(registry), registry.champion()
+        waiting = [] if champion is None else waiting_rows(registry, champion)
     console = Console()
     console.width = max(console.width, _WIDTH)  # cut columns would tell nothing
     console.print(generations_table(model, rows))
-    for line in switch_lines(rows):
+    for line in [*switch_lines(rows), *waiting_lines(waiting)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def roll_back(model: str, wanted: str | None, store: Path, uri: str | None) -> str:
+def roll_back(model: str, wanted: str | None, store: Path, uri: str | None, *, full: bool) -> str:
     """Go back; what was done, for a person."""
-    return _told(rollback(model, wanted, tracking=_tracking(uri), store=store))
+    return _told(rollback(model, wanted, tracking=_tracking(uri), store=store, full=full))
 
 
-def put_in_service(model: str, wanted: str, store: Path, uri: str | None) -> str:
+def put_in_service(model: str, wanted: str, store: Path, uri: str | None, *, full: bool) -> str:
     """Promote by hand; what was done, for a person."""
-    return _told(promote(model, wanted, tracking=_tracking(uri), store=store))
+    return _told(promote(model, wanted, tracking=_tracking(uri), store=store, full=full))
 
 
 def generations_table(model: str, rows: list[HistoryRow]) -> Table:
@@ -70,6 +75,19 @@ def switch_lines(rows: list[HistoryRow]) -> list[str]:
     ]
     waiting = [row for row in rows if row.escalated_by and CHAMPION in row.aliases]
     return lines + [f"v{row.version} needs a new training (run {row.escalated_by})" for row in waiting]
+
+
+def waiting_lines(waiting: Sequence[Waiting]) -> list[str]:
+    """New rows that were not learned from when they came, oldest first, and what has become of them."""
+    lines = [
+        f"{rows.when}  {rows.decision}: rows {rows.data_version[:_DATA_CHARACTERS]} of {', '.join(rows.paths)} "
+        + (f"waited until v{rows.learned_by}" if rows.learned_by else "wait")
+        + f": {rows.reason} (run {rows.run})"
+        for rows in waiting
+    ]
+    if any(rows.learned_by is None for rows in waiting):
+        lines.append("no version has learned from rows that wait: `mec refresh --with-waiting` adds them to new ones")
+    return lines
 
 
 def _tracking(uri: str | None) -> TrackingConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,28 +17,35 @@ from pipelines.running import StepError
 
 _MEANS = {
     "promote": "the new generation is in service",
-    "keep": "the old generation stays in service",
+    "keep": "the old generation stays in service; the new rows wait: add --with-waiting to the next refresh",
     "escalate": "the old generation stays in service: train a new model with `mec run`",
 }
 
 
 def refresh_and_show(
-    config: RunConfig, new: Path, out: Path, runner: Literal["subprocess", "docker"], *, debug: bool
+    config: RunConfig,
+    new: Sequence[Path],
+    out: Path,
+    runner: Literal["subprocess", "docker"],
+    *,
+    with_waiting: bool,
+    debug: bool,
 ) -> int:
     """Run the pipeline; results go to standard output, progress and errors to standard error.
 
     Args:
         config: Settings.
-        new: File or directory of the new rows.
+        new: Files, directories or patterns of the new rows.
         out: The run's directory.
         runner: How steps run.
+        with_waiting: Read those again that no version has learned from.
         debug: Show where a step failed even when it said what is wrong.
 
     Returns:
         Exit code: 0, or 2 when a step found the input wrong, or 1 when it crashed.
     """
     try:
-        result = run_refresh(config, new, out, runner)
+        result = run_refresh(config, new, out, runner, with_waiting=with_waiting)
     except StepError as failure:
         print(describe_failure(failure, debug=debug), file=sys.stderr)
         return CRASH if failure.error is None else WRONG_INPUT

@@ -49,7 +49,7 @@ def named_endpoint(host: str | None, namespace: str | None, token_file: Path | N
 @options.overrides
 @click.option("--image", metavar="NAME@sha256:…", help="Container image of the steps.  [default: the `image` setting]")
 @click.option("--profile", metavar="NAME|PATH", help="What steps ask of the cluster: cpu, gpu, spot or a file.")
-@click.option("--pipeline", default="train", show_default=True, help="train or refresh.")
+@click.option("--pipeline", default="train", show_default=True, help="train, refresh or bakeoff.")
 @click.option("--data", help="Path of the new rows of a refresh, as steps see it.")
 @click.option(
     "--param", "parameters", multiple=True, metavar="NAME=VALUE", help="Value of one parameter of the pipeline."

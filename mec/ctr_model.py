@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mec.data.dataset import Batch, EncodedDataset
 from mec.data.layout import FieldLayout
+from mec.distributed.processes import current
 from mec.models.base import Backbone
 
 
@@ -119,7 +120,7 @@ class _SquaredNorm(torch.autograd.Function):
 def predict_split(
     model: CtrModel, dataset: EncodedDataset, split: str, batch_size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Score one split in file order.
+    """Score one split in file order; processes that train together score a part of each batch, and all get all.
 
     Args:
         model: Scores on the device its parameters are on; left in the mode it was in.
@@ -133,15 +134,16 @@ def predict_split(
     was_training = model.training
     model.eval()
     device = model.bias.device
-    num_rows = dataset.num_rows(split)
-    logits, labels = np.empty(num_rows, dtype=np.float32), np.empty(num_rows, dtype=np.uint8)
+    num_rows, processes = dataset.num_rows(split), current()
+    logits, labels = np.zeros(num_rows, dtype=np.float32), np.empty(num_rows, dtype=np.uint8)
     row = 0
     for batch in dataset.batches(split, batch_size):
-        ids, weights, label = to_device(batch, device)
-        end = row + len(label)
-        logits[row:end] = model.logits(ids, weights).cpu().numpy()
+        ids, weights, _ = to_device(processes.part_of(batch), device)
+        end = row + batch.num_rows
+        logits[row:end][processes.part(batch.num_rows)] = model.logits(ids, weights).cpu().numpy()
         labels[row:end] = batch.label
         row = end
+    processes.sum(torch.from_numpy(logits))
     model.train(was_training)
     return logits, labels
 

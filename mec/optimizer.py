@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mec.distributed.processes import current
 from mec.embeddings.full import RowSparseTable
 
 
@@ -21,8 +22,9 @@ class CtrOptimizer:
     def __init__(self, model: nn.Module, learning_rate: float) -> None:
         self.learning_rate = learning_rate
         self.num_steps = 0
-        dense = [p for p in model.parameters() if p.requires_grad]
-        self.dense = torch.optim.Adam(dense, lr=learning_rate)
+        self._dense = [p for p in model.parameters() if p.requires_grad]
+        current().start_alike(self._dense)
+        self.dense = torch.optim.Adam(self._dense, lr=learning_rate)
         self.tables = [m for m in model.modules() if isinstance(m, RowSparseTable)]
         for table in self.tables:
             table.start_training()
@@ -32,8 +34,9 @@ class CtrOptimizer:
         self.dense.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Apply the gradients of the last ``backward``."""
+        """Apply the gradients of the last ``backward``, those of all processes that train together."""
         self.num_steps += 1
+        current().sum_gradients(self._dense)
         self.dense.step()
         for table in self.tables:
             table.step_rows(self.num_steps, self.learning_rate)

@@ -24,11 +24,13 @@ from mec.ctr_model import CtrModel
 from mec.data.dataset import EncodedDataset
 from mec.data.folds import Folds
 from mec.data.vocabulary import LINEAR, Vocabularies
+from mec.distributed.gathering import gathered
+from mec.distributed.launching import run_in_processes
+from mec.distributed.processes import current, joined, shared_step
 from mec.embeddings.full import FullEmbedding
 from mec.errors import DataError
 from mec.fold_training import count_rows, fold_seed, into_space, refuse_unlearned, save_fold
 from mec.models import build_backbone
-from mec.steps import step
 from mec.training import FitResult, fit
 
 
@@ -49,15 +51,21 @@ def pretrain_step(
         DataError: Too few training rows or values for the folds.
         TrainingError: A loss term is not finite, or a fold's model learned nothing where the model of all rows did.
     """
-    with step("pretrain", out) as record:
+    given = {"pretrain": pretrain, "dataset": dataset, "vocabulary": vocabulary, "seed": seed}
+    if run_in_processes("pretrain", pretrain.processes, {**given, "checkpoints": checkpoints, "out": out}):
+        return
+    with shared_step("pretrain", out) as record, joined(pretrain.device, "pretrain.device"):
         data = EncodedDataset.open(dataset)
         vocabularies = Vocabularies.open(vocabulary)
         counts = {name: vocabularies.counts(name) for name, _ in data.layout.vocabularies}
-        folds = Folds(pretrain.folds, seed) if pretrain.folds else None
-        trainings = _Trainings(pretrain, checkpoints)
-        model, result = trainings.run(data, seed)
-        assert isinstance(model.embedding, FullEmbedding)
-        tables = fill_unseen(model.embedding.tables(), counts, vocabularies.types)
+        trainings = _Trainings(pretrain, checkpoints, out.parent)
+        model, tables, result = trainings.run(data, seed)
+        if tables is None:  # this process helps to train, and the first one writes
+            for fold in range(pretrain.folds):
+                trainings.run_without(data, seed, fold)
+            trainings.clear_checkpoints()
+            return
+        tables = fill_unseen(tables, counts, vocabularies.types)
         parents: dict[str, Bundle | str] = {"dataset": data.bundle, "vocabulary": vocabularies.bundle.uuid}
         config = {"pretrain": pretrain.model_dump(mode="json"), "seed": seed}
         with write_bundle(out, "pretrained", parents=parents, config=config) as draft:
@@ -67,10 +75,8 @@ def pretrain_step(
             save_file({"bias": model.bias.detach().cpu().reshape(1)}, draft.path / "bias.safetensors")
             digest = hashlib.sha256(file_sha256(draft.path / "tables.safetensors").encode()).digest()
             facts = []
-            for fold in range(folds.num if folds else 0):
-                assert folds is not None
-                rest = data.without_fold(folds, fold)
-                facts.append(_train_fold(trainings, rest, seed, fold, tables, vocabularies, draft.path))
+            for fold in range(pretrain.folds):
+                facts.append(_train_fold(trainings, data, seed, fold, tables, vocabularies, draft.path))
                 refuse_unlearned(fold, facts[-1]["fit"]["best_auc"], result.best_auc)
             draft.extra = {
                 "space": str(uuid.UUID(bytes=digest[:16], version=5)),
@@ -89,15 +95,24 @@ def pretrain_step(
 
 
 class _Trainings:
-    """Trainings of the small model that differ in rows and seed only; each keeps its own checkpoints."""
+    """Trainings of the small model that differ in rows and seed only; each keeps its own checkpoints.
 
-    def __init__(self, pretrain: PretrainConfig, checkpoints: Path | None) -> None:
+    Processes that train together run the same ones in the same order.
+    """
+
+    def __init__(self, pretrain: PretrainConfig, checkpoints: Path | None, folder: Path) -> None:
         self.pretrain = pretrain
         self._directory = checkpoints
+        self._folder = folder  # where the first of several processes gathers tables
         self._kept: list[Checkpoints] = []
 
-    def run(self, data: EncodedDataset, seed: int, fold: int | None = None) -> tuple[CtrModel, FitResult]:
-        """A trained model and how its training went; ``fold`` is the one that ``data`` leaves out."""
+    def run(
+        self, data: EncodedDataset, seed: int, fold: int | None = None
+    ) -> tuple[CtrModel, dict[str, Tensor] | None, FitResult]:
+        """A trained model, its tables and how its training went; ``fold`` is the one that ``data`` leaves out.
+
+        Processes other than the first get None for tables.
+        """
         pretrain, kept = self.pretrain, None
         if self._directory:
             key = [data.bundle.uuid, pretrain.model_dump(mode="json"), seed, fold]
@@ -112,10 +127,31 @@ class _Trainings:
             )
 
         result = fit(model, data, pretrain, name="pretrain", seed=seed, l2_at=l2_at, checkpoints=kept, part=part)
-        return model, result
+        assert isinstance(model.embedding, FullEmbedding)
+        whole = gathered(model.embedding, self._folder)
+        return model, None if whole is None else whole.tables(), result
+
+    def run_without(
+        self, data: EncodedDataset, seed: int, fold: int
+    ) -> tuple[EncodedDataset, dict[str, Tensor] | None, FitResult]:
+        """Train without the rows of one fold: the other rows, tables and how it went, as ``run`` gives them.
+
+        Raises:
+            DataError: There are no other rows.
+        """
+        rest = data.without_fold(Folds(self.pretrain.folds, seed), fold)
+        if not rest.num_rows("train"):
+            raise DataError(
+                f"fold {fold} of {self.pretrain.folds} holds all training rows",
+                found=f"no rows left of {rest.bundle.path}",
+                fix="set pretrain.folds to 0, or train on more rows",
+            )
+        _, tables, result = self.run(rest, fold_seed(seed, fold), fold)
+        return rest, tables, result
 
     def clear_checkpoints(self) -> None:
         """Drop what a finished step no longer needs; until then a rerun finds every finished training."""
+        current().wait()
         for kept in self._kept:
             kept.clear()
 
@@ -130,16 +166,10 @@ def _train_fold(
     directory: Path,
 ) -> dict[str, Any]:
     """Train without one fold, rotate into the space and save; facts for the manifest."""
-    if not data.num_rows("train"):
-        raise DataError(
-            f"fold {fold} of {trainings.pretrain.folds} holds all training rows",
-            found=f"no rows left of {data.bundle.path}",
-            fix="set pretrain.folds to 0, or train on more rows",
-        )
-    model, result = trainings.run(data, fold_seed(seed, fold), fold)
-    assert isinstance(model.embedding, FullEmbedding)
-    own, counts = count_rows(data), {name: vocabularies.counts(name) for name in space}
-    tables, agreement = into_space(fill_unseen(model.embedding.tables(), own, vocabularies.types), space, own, counts)
+    rest, trained, result = trainings.run_without(data, seed, fold)
+    assert trained is not None
+    own, counts = count_rows(rest), {name: vocabularies.counts(name) for name in space}
+    tables, agreement = into_space(fill_unseen(trained, own, vocabularies.types), space, own, counts)
     save_fold(directory, fold, tables, own)
     return {"fit": result.to_json(), "alignment": agreement}
 

@@ -24,10 +24,13 @@ _LINE = re.compile(
 
 
 class Progress:
-    """Prints at most one line every ``interval_s`` seconds, and the last one always."""
+    """Prints at most one line every ``interval_s`` seconds, and the last one always; nothing unless ``shown``."""
 
-    def __init__(self, step: str, total: int, *, interval_s: float = 1.0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, step: str, total: int, *, interval_s: float = 1.0, stream: TextIO | None = None, shown: bool = True
+    ) -> None:
         self.step = step
+        self._shown = shown
         self.total = max(int(total), 1)
         self.done = 0
         self._interval_s = interval_s
@@ -42,7 +45,7 @@ class Progress:
         """Set the units done."""
         self.done = min(int(done), self.total)
         now = time.monotonic()
-        if self.done < self.total and now - self._last_s < self._interval_s:
+        if not self._shown or (self.done < self.total and now - self._last_s < self._interval_s):
             return
         self._last_s = now
         percent = 100 * self.done // self.total

@@ -2,6 +2,9 @@
 
 Binary cross-entropy plus L2 on the batch's embeddings, row-sparse Adam, early stop on validation
 AUC, a checkpoint after every validation. Progress and checkpoints cannot change the mathematics.
+
+Processes that train together all run this loop over the same batches, each on its part of every batch: sums over
+processes take the place of sums over rows, and all of them validate, stop and resume at the same step.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from mec.config import OptimizerConfig
 from mec.ctr_model import CtrModel, predict_split, squared_norm, to_device
 from mec.data.dataset import Batch, EncodedDataset
 from mec.devices import find_device
+from mec.distributed.processes import current
 from mec.embeddings.method import Method
 from mec.errors import TrainingError
 from mec.evaluation.metrics import auc
@@ -80,9 +84,11 @@ def fit(
         ConfigError: ``settings.device`` is not on this machine.
         TrainingError: A loss term is not finite; raised before the optimizer step, weights untouched.
     """
+    processes = current()
     torch.set_num_threads(settings.threads)
-    torch.manual_seed(seed)
-    device = find_device(settings.device, "evaluate.full.device" if name == "reference" else f"{name}.device")
+    torch.manual_seed(processes.seed(seed))
+    wanted = processes.device(settings.device)
+    device = find_device(wanted, "evaluate.full.device" if name == "reference" else f"{name}.device")
     model.to(device)
     optimizer = CtrOptimizer(model, settings.learning_rate)
     num_batches = math.ceil(dataset.num_rows("train") / settings.batch_size)
@@ -100,7 +106,7 @@ def fit(
         best, bad, start = state["best"], int(state["bad"]), int(state["num_steps"])
         result = FitResult(**{**state["result"], "history": [Validation(**v) for v in state["result"]["history"]]})
     longest = num_batches * settings.max_epochs
-    bar, before = Progress(name, longest * part[1]), longest * (part[0] - 1)
+    bar, before = Progress(name, longest * part[1], shown=processes.first), longest * (part[0] - 1)
     prefix = f"training {part[0]}/{part[1]} | " if part[1] > 1 else ""
     loss_sum, loss_rows = 0.0, 0
     for epoch in range(start // num_batches, settings.max_epochs):
@@ -117,8 +123,8 @@ def fit(
             passed = step / num_batches
             l2 = l2_at(passed) if l2_at else settings.l2
             loss = train_batch(model, optimizer, batch, l2, device, step)
-            loss_sum += loss * len(batch.label)
-            loss_rows += len(batch.label)
+            loss_sum += loss * batch.num_rows
+            loss_rows += batch.num_rows
             so_far = f"{prefix}epoch {epoch + 1}/{settings.max_epochs}"
             bar.set(before + step, f"{so_far} | best valid AUC {max(result.best_auc, 0):.4f}")
             if position not in validate_after:
@@ -159,7 +165,7 @@ def train_batch(
 ) -> float:
     """One step on one batch; the loss is binary cross-entropy + l2 * mean over rows of |rows used|^2.
 
-    A compression method may add a term of its own, ``Method.regulariser``.
+    A compression method may add a term of its own, ``Method.regulariser``; methods train in one process.
 
     Returns:
         The binary cross-entropy.
@@ -167,20 +173,25 @@ def train_batch(
     Raises:
         TrainingError: A loss term is not finite (names step and term); nothing was updated.
     """
-    ids, weights, label = to_device(batch, device)
-    fold = None if batch.fold is None else torch.from_numpy(batch.fold).to(device).long()
+    processes, num_rows = current(), batch.num_rows
+    part = processes.part_of(batch)
+    ids, weights, label = to_device(part, device)
+    fold = None if part.fold is None else torch.from_numpy(part.fold).to(device).long()
     logits, rows = model(ids, weights, fold)
-    cross_entropy = binary_cross_entropy_with_logits(logits, label)
+    if processes.num == 1:
+        cross_entropy = binary_cross_entropy_with_logits(logits, label)
+    else:
+        cross_entropy = binary_cross_entropy_with_logits(logits, label, reduction="sum") / num_rows
     terms = {"cross_entropy": cross_entropy}
     if l2 > 0:
         # an empty slot's row is id 0's, read and multiplied by 0: the batch does not use it
         used = rows if weights is None else rows * (weights != 0).unsqueeze(2)
-        terms["l2"] = squared_norm(used) * (l2 / len(label))
+        terms["l2"] = squared_norm(used) * (l2 / num_rows)
     method = model.embedding if isinstance(model.embedding, Method) else None
     regulariser = None if method is None else method.regulariser(rows)
     if regulariser is not None:
         terms["regulariser"] = regulariser
-    values = torch.stack([t.detach() for t in terms.values()]).tolist()
+    values = processes.sum(torch.stack([t.detach() for t in terms.values()])).tolist()
     for term, value in zip(terms, values, strict=True):
         if not math.isfinite(value):
             raise TrainingError(

@@ -13,6 +13,9 @@ from mec.config import EvaluateConfig, OptimizerConfig, TrainConfig
 from mec.ctr_model import CtrModel
 from mec.data.dataset import EncodedDataset
 from mec.data.layout import FieldLayout
+from mec.distributed.gathering import gathered
+from mec.distributed.launching import run_in_processes
+from mec.distributed.processes import joined, shared_step
 from mec.embeddings.coded import CodedEmbedding
 from mec.embeddings.full import FullEmbedding
 from mec.errors import SpaceError
@@ -22,7 +25,7 @@ from mec.models import Backbone, build_backbone
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
 from mec.quantize.fold_codes import code_folds
-from mec.steps import StepRecord, step
+from mec.steps import StepRecord
 from mec.training import FitResult, fit
 
 
@@ -44,7 +47,10 @@ def train_step(
             dataset of other vocabularies.
         TrainingError: A loss term is not finite.
     """
-    with step("train", out) as record:
+    given = {"train": train, "dataset": dataset, "pretrained": pretrained, "codebook": codebook, "codes": codes}
+    if run_in_processes("train", train.processes, {**given, "seed": seed, "checkpoints": checkpoints, "out": out}):
+        return
+    with shared_step("train", out) as record, joined(train.device, "train.device") as processes:
         data = EncodedDataset.open(dataset)
         tables, book, own_codes = (
             open_bundle(pretrained, "pretrained"),
@@ -68,17 +74,19 @@ def train_step(
         model = CtrModel(data.layout, embedding, _backbone(train, data, codebooks.embedding_dim))
         kept = _checkpoints(checkpoints, "train", train, tables, parents, train, seed)
         result = fit(model, rows, train, name="train", seed=seed, checkpoints=kept)
-        write_model(
-            out,
-            model,
-            embedding="codes",
-            backbone=train.model,
-            space=codebooks.space,
-            codebook=book.uuid,
-            parents=parents,
-            config={"train": train.model_dump(mode="json"), "seed": seed},
-            fit=result.to_json(),
-        )
+        if processes.first:
+            write_model(
+                out,
+                model,
+                embedding="codes",
+                backbone=train.model,
+                space=codebooks.space,
+                codebook=book.uuid,
+                parents=parents,
+                config={"train": train.model_dump(mode="json"), "seed": seed},
+                fit=result.to_json(),
+            )
+        processes.wait()
         if kept:
             kept.clear()
         _summarise(record, f"{train.model} on codes ({train.codewords} codewords)", result)
@@ -100,42 +108,51 @@ def reference_step(
         SpaceError: Pre-trained tables and dataset are of different vocabularies.
         TrainingError: A loss term is not finite.
     """
-    with step("reference", out) as record:
+    given = {"train": train, "evaluate": evaluate, "dataset": dataset, "pretrained": pretrained, "seed": seed}
+    num = 1 if evaluate.reference == "none" else evaluate.full.processes
+    if run_in_processes("reference", num, {**given, "checkpoints": checkpoints, "out": out}):
+        return
+    device = evaluate.full.device
+    with shared_step("reference", out) as record, joined(device, "evaluate.full.device") as processes:
         data = EncodedDataset.open(dataset)
         tables = open_bundle(pretrained, "pretrained")
         parents: dict[str, Bundle] = {"dataset": data.bundle, "pretrained": tables}
         if evaluate.reference == "none":
-            with write_bundle(out, "model", parents=parents) as draft:
-                draft.extra = {"embedding": "none"}
+            if processes.first:
+                with write_bundle(out, "model", parents=parents) as draft:
+                    draft.extra = {"embedding": "none"}
             record.summary = "no full-table reference (evaluate.reference: none)"
             return
         _check_layout(data, tables)
         torch.manual_seed(seed)
         embedding = FullEmbedding(data.layout, int(tables.extra["embedding_dim"]))
         if evaluate.full.init == "pretrained":
-            for name, rows in load_file(tables.file("tables.safetensors")).items():
-                embedding.tables()[name].copy_(rows)
+            embedding.load(load_file(tables.file("tables.safetensors")))
         else:
             embedding.initialise(torch.Generator().manual_seed(seed), 0.01)
         model = CtrModel(data.layout, embedding, _backbone(train, data, embedding.embedding_dim))
         kept = _checkpoints(checkpoints, "reference", evaluate.full, tables, parents, train, seed)
         result = fit(model, data, evaluate.full, name="reference", seed=seed, checkpoints=kept)
-        write_model(
-            out,
-            model,
-            embedding="full",
-            backbone=train.model,
-            space=str(tables.extra["space"]),
-            codebook=None,
-            parents=parents,
-            config={
-                "full": evaluate.full.model_dump(mode="json"),
-                "model": train.model,
-                "settings": train.settings,
-                "seed": seed,
-            },
-            fit=result.to_json(),
-        )
+        whole = gathered(embedding, out.parent)
+        if whole is not None:
+            model.embedding = whole
+            write_model(
+                out,
+                model,
+                embedding="full",
+                backbone=train.model,
+                space=str(tables.extra["space"]),
+                codebook=None,
+                parents=parents,
+                config={
+                    "full": evaluate.full.model_dump(mode="json"),
+                    "model": train.model,
+                    "settings": train.settings,
+                    "seed": seed,
+                },
+                fit=result.to_json(),
+            )
+        processes.wait()
         if kept:
             kept.clear()
         _summarise(record, f"{train.model} on full tables", result)

@@ -244,16 +244,16 @@ def _refresh_defaults(config: RunConfig, parameters: dict[str, Any]) -> dict[str
     return shared | {"refresh": config.refresh.model_dump_json()}
 
 
-def _paths(config: RunConfig) -> dict[str, str | None]:
-    return {
-        "data.path": config.data.path,
-        "publish.feature_repo": config.publish.feature_repo,
-        "store": config.store if "store" in config.model_fields_set else None,
-    }
+def _paths(config: RunConfig) -> list[tuple[str, str | None]]:
+    return [
+        *(("data.path", path) for path in config.data.paths),
+        ("publish.feature_repo", config.publish.feature_repo),
+        ("store", config.store if "store" in config.model_fields_set else None),
+    ]
 
 
 def _refuse_relative(config: RunConfig) -> None:
-    for key, value in _paths(config).items():
+    for key, value in _paths(config):
         if value is not None and not Path(value).is_absolute() and "://" not in value:
             raise ConfigError(
                 f"{key} is relative, and steps on a cluster share no working directory",

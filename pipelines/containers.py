@@ -193,7 +193,7 @@ def _mounts(config: RunConfig, out: Path, reads: Sequence[Path]) -> Iterator[Any
         writes.append(Path(config.publish.feature_repo))
     for directory in writes:
         directory.mkdir(parents=True, exist_ok=True)
-    read = [_existing(Path(config.data.path))] if config.data.path is not None else []
+    read = [existing_place(Path(path)) for path in config.data.paths]
     read += [path for path in reads if path.exists()]  # a step names what is gone
     mounted: dict[Path, bool] = {}
     for path, read_only in [(path, False) for path in writes] + [(path, True) for path in read]:
@@ -204,7 +204,7 @@ def _mounts(config: RunConfig, out: Path, reads: Sequence[Path]) -> Iterator[Any
         yield Mount(str(name), str(name), "bind", read_only=read_only)
 
 
-def _existing(path: Path) -> Path:
+def existing_place(path: Path) -> Path:
     """The path, or for a pattern the deepest directory above it that is there."""
     while not path.exists():
         path = path.parent

@@ -149,7 +149,8 @@ def resolve_paths(config: RunConfig) -> RunConfig:
     """Make the paths in a config absolute, taken from the working directory."""
     data, publish = config.data, config.publish
     if data.path is not None:
-        data = data.model_copy(update={"path": str(Path(data.path).absolute())})
+        places = tuple(str(Path(path).absolute()) for path in data.paths)
+        data = data.model_copy(update={"path": places[0] if isinstance(data.path, str) else places})
     if publish.feature_repo is not None:
         publish = publish.model_copy(update={"feature_repo": str(Path(publish.feature_repo).absolute())})
     return config.model_copy(update={"data": data, "publish": publish, "store": str(Path(config.store).absolute())})

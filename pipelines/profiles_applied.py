@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from google.protobuf import json_format
@@ -129,18 +129,18 @@ def with_devices(config: RunConfig, profile: ClusterProfile, steps: set[str]) ->
     return config.model_copy(update=sections)
 
 
-def refuse_unmounted(paths: dict[str, str | None], profile: ClusterProfile) -> None:
+def refuse_unmounted(paths: Iterable[tuple[str, str | None]], profile: ClusterProfile) -> None:
     """Refuse paths that no step would find.
 
     Args:
-        paths: Setting -> path, URL or None.
+        paths: Settings, each with a path, a URL or None.
         profile: Names the volumes; none at all: paths may be in the image, and are not checked.
 
     Raises:
         ConfigError: A path on none of the volumes.
     """
     mounted = ", ".join(volume.path for volume in profile.volumes)
-    for setting, path in paths.items():
+    for setting, path in paths:
         if path is not None and mounted and "://" not in path and not profile.mounts(path):
             fix = f"use a path under {mounted}, or add a volume to the profile"
             raise ConfigError(f"{setting} is on none of the profile's volumes", found=path, fix=fix)

@@ -143,10 +143,10 @@ def refresh(
         )
         promoted.set_caching_options(False)
     with dsl.Elif(decided.outputs["Output"] == "escalate", name="escalate"):
-        escalated = keep_champion(**measured, **run)
+        escalated = keep_champion(new_data=new_data, **measured, **run)
         escalated.set_caching_options(False)
     with dsl.Else(name="keep"):
-        kept = keep_champion(**measured, **run)
+        kept = keep_champion(new_data=new_data, **measured, **run)
         kept.set_caching_options(False)
     return RefreshOutputs(
         champion=champion,

@@ -94,10 +94,11 @@ def request_run(
     cluster = read_profile(profile)
     texts = cluster_yaml(image, config, cluster, only=name)
     if name not in texts:
-        raise ConfigError(f"the config does not ask for the pipeline {name}", fix="use train or refresh")
+        fix = "give it a bakeoff section, with budgets and seeds" if name == "bakeoff" else "use train or refresh"
+        raise ConfigError(f"the config does not ask for the pipeline {name}", fix=fix)
     parameters = checked_parameters(texts[name], given, scheduled=scheduled)
     if cluster is not None:
-        refuse_unmounted({"store": given.get("store"), "the new rows' path": data}, cluster)
+        refuse_unmounted([("store", given.get("store")), ("the new rows' path", data)], cluster)
     on_server = re.sub(r"[^a-z0-9-]+", "-", f"{config.name}-{name}".lower())
     return RunRequest(on_server, texts[name], parameters, _service_account(cluster))
 

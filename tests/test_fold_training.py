@@ -295,9 +295,9 @@ def test_a_fold_that_learned_nothing_is_refused_unless_nothing_can_be_learned(
     run = pretraining._Trainings.run
 
     def stuck(self: Any, data: EncodedDataset, seed: int, fold: int | None = None) -> Any:
-        model, result = run(self, data, seed, fold)
+        model, tables, result = run(self, data, seed, fold)
         result.best_auc = 0.9 if fold is None else 0.43
-        return model, result
+        return model, tables, result
 
     monkeypatch.setattr(pretraining._Trainings, "run", stuck)
     with pytest.raises(TrainingError, match="leaves out fold 0 learned nothing"):

@@ -183,8 +183,7 @@ def _measure(workspace: Workspace, variant: Variant, seed: int, model_path: Path
     model = load_ctr_model(open_bundle(model_path, "model"), codebook, codes)
     facts = _measure_model(workspace, variant, model)
     if isinstance(model.embedding, FullEmbedding):
-        weight = model.embedding.table.weight
-        weight.copy_(weight.half())
+        model.embedding.load({name: table.half() for name, table in model.embedding.tables().items()})
         rounded = _measure_model(workspace, variant, model)
         parts = {part: size // 2 for part, size in rounded["bytes"].items()}
         facts["float16"] = rounded | {"bytes": parts, "ratio": 2 * rounded["ratio"]}

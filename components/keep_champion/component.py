@@ -8,6 +8,7 @@ def keep_champion(
     tracking: str,
     name: str,
     store: str,
+    new_data: str,
     run_id: str,
     champion: dsl.Input[dsl.Artifact],
     evaluation: dsl.Input[dsl.Artifact],
@@ -17,13 +18,14 @@ def keep_champion(
     from pathlib import Path
 
     from mec.artifacts import label
-    from mec.config import TrackingConfig, section
+    from mec.config import DataConfig, TrackingConfig, section
     from mec.tracking.promoting import keep_champion_step
 
     keep_champion_step(
         tracking=section(TrackingConfig, tracking),
         name=name,
         store=Path(store),
+        data=section(DataConfig, new_data),
         champion=Path(champion.path),
         evaluation=Path(evaluation.path),
         decision=Path(decision.path),

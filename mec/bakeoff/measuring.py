@@ -150,14 +150,10 @@ def _train(
     resumed = {kept for kept in (search_kept, train_kept) if kept is not None and kept.path.exists()}
     start = time.monotonic()
     torch.manual_seed(cell.seed)
-    searched = method.search(_model(inputs, method), data, optimizer, search_kept)
+    searched = method.search(ctr_model(inputs, method), data, optimizer, search_kept)
     search_seconds = 0.0 if searched is method else None if resumed else time.monotonic() - start
     torch.manual_seed(cell.seed)
-    model = _model(inputs, searched)
-    # a method that learns from out-of-fold rows says so in its forward
-    takes_folds = "fold" in inspect.signature(type(searched).forward).parameters
-    folds = FoldTables.of(inputs.pretrained) if takes_folds else None
-    rows = data.with_folds(folds.folds) if folds else data
+    model, rows = ctr_model(inputs, searched), training_rows(inputs, searched)
     start = time.monotonic()
     fitted = fit(model, rows, optimizer, name=STEP, seed=cell.seed, checkpoints=train_kept)
     seconds = None if train_kept in resumed else time.monotonic() - start
@@ -211,10 +207,18 @@ def _latency(served: torch.nn.Module, inputs: CellInputs) -> dict[str, Any]:
     return lookup_latency(served.eval(), full, torch.from_numpy(batch.ids))
 
 
-def _model(inputs: CellInputs, method: Method[Any]) -> CtrModel:
+def ctr_model(inputs: CellInputs, method: Method[Any]) -> CtrModel:
+    """The method with a fresh backbone."""
     layout, train = inputs.dataset.layout, inputs.train
     backbone = build_backbone(train.model, layout.num_fields, method.embedding_dim, train.settings)
     return CtrModel(layout, method, backbone)
+
+
+def training_rows(inputs: CellInputs, method: Method[Any]) -> EncodedDataset:
+    """The rows, with their folds where the method's ``forward`` has a parameter for them."""
+    takes_folds = "fold" in inspect.signature(type(method).forward).parameters
+    folds = FoldTables.of(inputs.pretrained) if takes_folds else None
+    return inputs.dataset.with_folds(folds.folds) if folds else inputs.dataset
 
 
 def _checkpoints(

@@ -30,8 +30,7 @@ def recommend(rows: Sequence[Row], budget: Mapping[str, Any], num_seeds: int) ->
         by seed) and ``beyond_chance`` (its interval excludes zero), ``tied`` (other methods whose paired interval does
         not, best first), ``test_difference`` (to ``next``, for judging only) and ``why``, for people.
     """
-    within = [row for row in rows if len(row["seeds"]) == num_seeds and row["largest_bytes"] <= budget["bytes"]]
-    ranked = _best_of_each_method(within)
+    ranked = best_of_each_method(rows, budget["bytes"], num_seeds)
     result: dict[str, Any] = {"budget": budget["text"], "method": None, "at": None, "next": None, "tied": []}
     result |= {"difference": None, "beyond_chance": False, "test_difference": None}
     if not ranked:
@@ -52,10 +51,20 @@ def recommend(rows: Sequence[Row], budget: Mapping[str, Any], num_seeds: int) ->
     return result | {"why": f"{_named(best, budget)} is the only method within {fmt.human_bytes(budget['bytes'])}"}
 
 
-def _best_of_each_method(rows: Sequence[Row]) -> list[Row]:
-    """Best first; of equals the one of fewer bytes."""
+def best_of_each_method(rows: Sequence[Row], budget_bytes: int, num_seeds: int) -> list[Row]:
+    """The row of each method that has the best validation AUC of those within a budget, best first.
+
+    Args:
+        rows: Of the leaderboard.
+        budget_bytes: That every seed of a row keeps.
+        num_seeds: Of the bake-off; a row that lacks one is left out.
+
+    Returns:
+        One row per method; of equals the one of fewer bytes.
+    """
+    within = [row for row in rows if len(row["seeds"]) == num_seeds and row["largest_bytes"] <= budget_bytes]
     best: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: (-row["valid_auc"]["mean"], row["num_bytes"], row["method"])):
+    for row in sorted(within, key=lambda row: (-row["valid_auc"]["mean"], row["num_bytes"], row["method"])):
         best.setdefault(row["method"], row)
     return list(best.values())
 

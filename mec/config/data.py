@@ -96,7 +96,10 @@ class SyntheticConfig(Settings):
 class DataConfig(Settings):
     """Where the rows are and what their columns mean."""
 
-    path: str | None = Field(None, description="file, or directory of files, to read; null: the synthetic generator")
+    path: str | tuple[str, ...] | None = Field(
+        None,
+        description="file, directory of files or pattern to read, or a list of these; null: the synthetic generator",
+    )
     format: Name = Field(
         "auto", description="auto: by file name; parquet, csv, tsv, or one that an installed package reads"
     )
@@ -111,6 +114,13 @@ class DataConfig(Settings):
     split: SplitConfig = SplitConfig()
     synthetic: SyntheticConfig | None = Field(None, description="settings of the generator; only without data.path")
     block_rows: int = Field(262_144, ge=1024, description="rows held in memory at a time while reading")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All that ``path`` names; empty for the synthetic generator."""
+        if self.path is None:
+            return ()
+        return (self.path,) if isinstance(self.path, str) else self.path
 
     @model_validator(mode="before")
     @classmethod
@@ -138,6 +148,8 @@ class DataConfig(Settings):
         ):
             if taken in names:
                 raise ValueError(f"column {taken!r} is the label, time or split: it cannot be a feature too")
+        if self.path is not None and (not self.paths or not all(self.paths)):
+            raise ValueError("data.path names no file: give one, or null for the synthetic generator")
         if self.path is not None and self.synthetic is not None:
             raise ValueError("data.synthetic has no effect when data.path is set; remove one of them")
         if self.path is not None and self.preset is None and not names:

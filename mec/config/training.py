@@ -26,6 +26,21 @@ class OptimizerConfig(Settings):
     shuffle_rows: int = Field(2_000_000, ge=1, description="rows held in memory for shuffling")
     threads: int = Field(1, ge=1, le=256, description="torch threads; two on two busy cores are slower than one")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes on this machine that train together, each with its share of batches and tables' rows; "
+        "a torchrun around the step decides instead; refreshes and bake-off cells train in one",
+    )
+
+    @model_validator(mode="after")
+    def _a_gpu_for_each_process(self) -> Self:
+        if self.processes > 1 and self.device.startswith("cuda:"):
+            raise ValueError(
+                f"device={self.device} is one GPU and processes={self.processes} want one each; set device=cuda"
+            )
+        return self
 
 
 class PretrainConfig(OptimizerConfig):

@@ -181,7 +181,7 @@ def open_source(data: DataConfig, *, seed: int) -> Source:
             types[name] = rows.column_types(name)
     if data.label in {f.name for f in fields}:
         raise DataError(f"column {data.label!r} is the label", fix="take it out of the fields")
-    where = data.path or "the synthetic generator"
+    where = ", ".join(data.paths) or "the synthetic generator"
     return Source(
         fields=fields,
         label=data.label,
@@ -199,7 +199,8 @@ def _open_rows(data: DataConfig, preset: Preset | None, seed: int) -> RawRows:
             if getattr(data, setting) is not None:
                 raise DataError(f"data.{setting} has no effect without data.path", fix="set data.path, or remove it")
         return SyntheticRows(data.synthetic or SyntheticConfig(), seed)
-    if data.preset == "movielens_1m" and (directory := movielens_directory(Path(data.path))) is not None:
+    only = data.paths[0] if len(data.paths) == 1 else None
+    if data.preset == "movielens_1m" and only and (directory := movielens_directory(Path(only))) is not None:
         return MovielensRows(directory)
     if data.format not in OWN_FORMATS:
         for setting in ("preset", "columns"):
@@ -207,8 +208,10 @@ def _open_rows(data: DataConfig, preset: Preset | None, seed: int) -> RawRows:
                 raise DataError(f"data.{setting} has no effect with data.format {data.format!r}", fix="remove it")
         if not data.header:
             raise DataError(f"data.header has no effect with data.format {data.format!r}", fix="remove it")
-        return open_plugin(data.format, data.path)
-    files, format = find_files(data.path, data.format, preset.format if preset is not None else None)
+        if only is None:
+            raise DataError(f"data.format {data.format!r} is read from one path", found=data.paths, fix="name one")
+        return open_plugin(data.format, only)
+    files, format = find_files(data.paths, data.format, preset.format if preset is not None else None)
     if format == "parquet":
         if data.columns is not None:
             raise DataError("data.columns has no effect on Parquet files", found=str(files[0]), fix="remove it")

@@ -97,7 +97,7 @@ def check_facts(
             raise DataError(
                 f"the {split} split has no rows",
                 found=dict(rows),
-                fix="check data.split: its column and values, its fractions, or its times",
+                fix="check data.split, in a refresh refresh.split: its column and values, its fractions, or its times",
             )
     if positives["train"] in (0, rows["train"]):
         raise DataError(

@@ -106,7 +106,7 @@ class CodedEmbedding(nn.Module):
         for name, slots in self._slots.items():
             own = ids[:, slots]  # (B, s)
             folds = None if fold is None else fold[:, None].expand(own.shape).flatten()
-            parts.append(self.rows(name, own.flatten(), folds).view(*own.shape, -1))
+            parts.append(self.rows(name, own.flatten(), folds).view(*own.shape, self.embedding_dim + 1))
         rows = torch.cat(parts, dim=1)
         return rows if self._in_order else rows.index_select(1, self.slot_order)
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mec.embeddings.code_plan import CodePlan, Coding, NumCodes, NumCodewords, codes_of_size, decode, num_code_sizes
 from mec.embeddings.exact_rows import draw, fill_unseen, round_floats
@@ -88,25 +89,34 @@ class CodedTable(TwoFormTable):
     def trained_rows(self, ids: Tensor) -> Tensor:
         """(N,) -> (N, D + 1)."""
         self.term = None
+        if not self.training:
+            return self._coded_rows(ids, None)
+        # what is coded is a value, however often it is in the batch
+        distinct, inverse, times = torch.unique(ids, return_inverse=True, return_counts=True)
+        return functional.embedding(inverse, self._coded_rows(distinct, times))
+
+    def _coded_rows(self, ids: Tensor, times: Tensor | None) -> Tensor:
+        """(N,) ids, how often each is in the batch -> (N, D + 1)."""
         rows: Tensor = self.table(ids)
         plan = self.plan
         if not plan.head:
-            return self._coded(plan.rest_coding, rows, None)
+            return self._coded(plan.rest_coding, rows, None, times)
         in_head = places(ids, plan.head, self.index) >= 0
         if plan.head_coding is not None and plan.head_coding.book == plan.rest_coding.book:
             first = torch.where(in_head, plan.head_coding.num_codewords, plan.rest_coding.num_codewords)
-            return self._coded(plan.head_coding, rows, first)
+            return self._coded(plan.head_coding, rows, first, times)
         for coding, of_group in ((plan.head_coding, in_head), (plan.rest_coding, ~in_head)):
             chosen = of_group.nonzero()[:, 0]
             if coding is not None and len(chosen):
-                rows = rows.index_copy(0, chosen, self._coded(coding, rows[chosen], None))
+                own_times = None if times is None else times[chosen]
+                rows = rows.index_copy(0, chosen, self._coded(coding, rows[chosen], None, own_times))
         return rows
 
-    def _coded(self, coding: Coding, rows: Tensor, num_codewords: Tensor | None) -> Tensor:
+    def _coded(self, coding: Coding, rows: Tensor, num_codewords: Tensor | None, times: Tensor | None) -> Tensor:
         quantizer = self._quantizer(coding)
         if not self.training:
             return decode(quantizer.codewords, quantizer.codes(rows, num_codewords))
-        rows, term = quantizer(rows, num_codewords)
+        rows, term = quantizer(rows, num_codewords, times)
         if term is not None:
             self.term = term if self.term is None else self.term + term
         return rows

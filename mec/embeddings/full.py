@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
@@ -9,6 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mec.data.layout import FieldLayout
+from mec.distributed.processes import current
+from mec.distributed.sharded_table import ShardedTable, num_local_rows
+
+CHUNK_ROWS = 65_536  # drawn, or gathered from several processes, at a time
 
 
 class RowSparseTable(nn.Module):
@@ -62,6 +69,11 @@ class RowSparseTable(nn.Module):
         return index[chosen], rank[winner]
 
     @torch.no_grad()
+    def write_rows(self, first: int, rows: Tensor) -> None:
+        """Put (n, width) rows at row ``first`` and the ones after it."""
+        self.weight[first : first + len(rows)] = rows.to(self.weight.device)
+
+    @torch.no_grad()
     def step_rows(
         self, step: int, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
@@ -92,34 +104,57 @@ def _zeros(*shape: int, dtype: DTypeLike = np.float32) -> Tensor:
 class FullEmbedding(nn.Module):
     """One float32 row per value: the uncompressed reference, and what pre-training learns.
 
+    Where several processes train together, each holds its share of the rows; see ``mec.distributed``.
+
     Args:
         layout: Fields and vocabularies.
         embedding_dim: D; rows are D + 1 wide, column 0 is the first-order weight.
+        rows: (num_values, D + 1) rows of all vocabularies, to be held by this process; None: zeros.
     """
 
     offsets: Tensor
+    table: RowSparseTable | ShardedTable
 
-    def __init__(self, layout: FieldLayout, embedding_dim: int) -> None:
+    def __init__(self, layout: FieldLayout, embedding_dim: int, rows: Tensor | None = None) -> None:
         super().__init__()
         self.layout = layout
         self.embedding_dim = embedding_dim
-        self.table = RowSparseTable(layout.num_values, embedding_dim + 1)
+        processes, width = current(), embedding_dim + 1
+        if rows is not None:
+            self.table = RowSparseTable(0, width)
+            self.table.weight = rows
+        elif processes.num > 1:
+            local = RowSparseTable(num_local_rows(layout.num_values, processes), width)
+            self.table = ShardedTable(local, processes)
+        else:
+            self.table = RowSparseTable(layout.num_values, width)
         self.register_buffer("offsets", torch.from_numpy(layout.slot_offsets()), persistent=False)
 
     def initialise(self, generator: torch.Generator, std: float) -> None:
-        """Vectors from N(0, std^2), first-order weights 0."""
-        with torch.no_grad():
-            self.table.weight[:, 1:].normal_(0.0, std, generator=generator)
-            self.table.weight[:, 0].zero_()
+        """Vectors from N(0, std^2), first-order weights 0; the same for any number of processes."""
+        num_rows = self.layout.num_values
+        num_chunks = max(1, num_rows // CHUNK_ROWS)
+        cuts = [num_rows * i // num_chunks for i in range(num_chunks + 1)]
+        for start, stop in pairwise(cuts):
+            rows = torch.zeros(stop - start, self.embedding_dim + 1)
+            rows[:, 1:].normal_(0.0, std, generator=generator)
+            self.table.write_rows(start, rows)
+
+    def load(self, tables: Mapping[str, Tensor]) -> None:
+        """Take (V, D + 1) rows of vocabularies; any others stay as they are."""
+        starts = self.layout.offsets()
+        for name, rows in tables.items():
+            self.table.write_rows(starts[name], rows)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, S) int32 ids -> (B, S, D + 1) rows."""
         index = (ids + self.offsets).flatten()
         rows: Tensor = self.table(index)
-        return rows.view(*ids.shape, -1)
+        return rows.view(*ids.shape, self.embedding_dim + 1)
 
     def tables(self) -> dict[str, Tensor]:
-        """Views (V, D + 1) of each vocabulary's rows."""
+        """Views (V, D + 1) of each vocabulary's rows, where this process holds them all."""
+        assert isinstance(self.table, RowSparseTable)
         views, offset = {}, 0
         for name, size in self.layout.vocabularies:
             views[name] = self.table.weight[offset : offset + size]

@@ -86,7 +86,7 @@ def alternate(
                     "shape": shape.state_dict(),
                     "rng": torch.get_rng_state(),
                     "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-                    "step": step,
+                    "num_steps": step,
                 }
             )
 
@@ -140,7 +140,7 @@ def _resume(
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] is not None:
         torch.cuda.set_rng_state(state["cuda_rng"].cpu(), device)
-    return int(state["step"])
+    return int(state["num_steps"])
 
 
 def _forever(dataset: EncodedDataset, split: str, settings: OptimizerConfig, seed: int, skip: int) -> Iterator[Batch]:

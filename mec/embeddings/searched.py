@@ -25,6 +25,7 @@ from mec.embeddings.exact_rows import ExactRows
 from mec.embeddings.export import no_bytes
 from mec.embeddings.method import Method, MethodInputs, MethodSettings, with_settings
 from mec.embeddings.search import alternate
+from mec.embeddings.sizing import BudgetError
 from mec.embeddings.table_method import SlotOrder, TableMethod, TableSettings
 from mec.errors import ConfigError
 from mec.models.batch_norm import BatchNorm
@@ -194,6 +195,24 @@ class SearchedMethod(TableMethod[SettingsT]):
             return [start] * num_items
         flat, width = settings.found[vocabulary], len(start)
         return [flat[i * width : (i + 1) * width] for i in range(num_items)]
+
+    @classmethod
+    def for_budget(cls, inputs: MethodInputs, budget_bytes: int, base: SettingsT | None = None) -> SettingsT:
+        """See ``Method.for_budget``; sizes that were found already are kept.
+
+        Raises:
+            BudgetError: They, or the smallest size of an unsearched method, are over the budget.
+        """
+        if base is None or base.found is None:
+            return super().for_budget(inputs, budget_bytes, base)
+        needed = sum(cls.planned_bytes(inputs, base).values())
+        if needed > budget_bytes:
+            raise BudgetError(
+                f"the sizes in {cls.name}'s setting found take {needed:,} bytes",
+                found=f"a budget of {budget_bytes:,} bytes",
+                fix="raise the budget, or remove the setting and search again",
+            )
+        return base
 
     def search(
         self, model: CtrModel, dataset: EncodedDataset, settings: OptimizerConfig, checkpoints: Checkpoints | None

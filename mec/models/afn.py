@@ -66,11 +66,11 @@ class LogarithmicLayer(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, F, D) -> (B, D * O)."""
-        batch_size = len(embeddings)
+        batch_size, _, dim = embeddings.shape
         positive = embeddings.transpose(1, 2).flatten(0, 1).abs().clamp(min=self.epsilon)  # (B * D, F)
         exponents = self.log_norm(positive.log()) @ self.weight  # (B * D, O)
         crossed: Tensor = self.exp_norm(exponents.clamp(max=MAX_EXPONENT).exp())
-        return crossed.reshape(batch_size, -1)
+        return crossed.reshape(batch_size, dim * crossed.shape[1])
 
 
 def network(num_inputs: int, hidden_units: tuple[int, ...], dropout: float, batch_norm: bool) -> nn.Sequential:

@@ -114,7 +114,7 @@ def _file_rows(source: Source) -> dict[str, int]:
     data = source.data
     if data.path is not None and isinstance(source.rows, (ParquetRows, CsvRows)):
         preset = PRESETS[data.preset] if data.preset is not None else None
-        files, _ = find_files(data.path, data.format, preset.format if preset is not None else None)
+        files, _ = find_files(data.paths, data.format, preset.format if preset is not None else None)
         rows = dict.fromkeys((str(file) for file in files), 0)
     for partition in source.partitions():
         file = partition.file or "synthetic"

@@ -21,12 +21,12 @@ from mec.steps import step
 ARRIVALS = "arrivals.json"
 
 
-def new_rows(data: DataConfig, path: str, refresh: RefreshConfig) -> DataConfig:
+def new_rows(data: DataConfig, path: str | tuple[str, ...], refresh: RefreshConfig) -> DataConfig:
     """The data section for the new rows: the same columns, their own path and split.
 
     Args:
         data: Of the train run.
-        path: File or directory of the new rows.
+        path: File, directory or pattern of the new rows, or several of these.
         refresh: Its split, if it has one.
 
     Raises:

@@ -125,6 +125,11 @@ class Base:
         facts = {name: value for name, value in bundle.extra.items() if name != "bundles"}
         return cls(**facts, bundle=bundle)
 
+    @property
+    def data_version(self) -> str:
+        """Of the new rows, as whoever started the refresh named it."""
+        return self.bundle.manifest.data_version
+
     def path(self, role: str) -> Path:
         """Directory of the vocabulary, pretrained, codebook, codes, model or evaluation bundle."""
         return Path(self.bundle.extra["bundles"][role])

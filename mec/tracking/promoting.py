@@ -28,6 +28,7 @@ from mec.tracking.generations import DECIDED_BY, ESCALATED_BY, GENERATION_TAG, r
 from mec.tracking.kept import bundle_tags, keep_bundles
 from mec.tracking.registering import PROMOTED
 from mec.tracking.registry import ModelRegistry
+from mec.tracking.waiting import READ_TAG, waiting_tag
 
 OUTCOME, ESCALATION = "outcome.json", "escalation.json"
 _KINDS = (
@@ -89,7 +90,9 @@ def promote_generation_step(
                 out=draft.path / "scorer",
                 codes=opened["codes"],
             )
-            case = _Generation(tracking, json.loads(config_json), base, {**opened, "model": model}, scorer, run_id)
+            case = _Generation(
+                tracking, json.loads(config_json), data, base, {**opened, "model": model}, scorer, run_id
+            )
             outcome = case.promote(store, tracking.model_name or name)
             write_json(draft.path / OUTCOME, outcome)
         record.summary = f"{outcome['model']} version {outcome['model_version']} is champion: {outcome['reasons'][0]}"
@@ -100,18 +103,20 @@ def keep_champion_step(
     tracking: TrackingConfig,
     name: str,
     store: Path,
+    data: DataConfig,
     champion: Path,
     evaluation: Path,
     decision: Path,
     run_id: str,
     out: Path,
 ) -> None:
-    """Leave what is in service as it is and log why; where a new space is called for, say so beside the version.
+    """Leave what is in service as it is, and log why and which rows wait; say so where a new space is called for.
 
     Args:
         tracking: Server and experiment.
         name: The run's name, and that of the config to train.
         store: Directory of the embedded stores.
+        data: Of the new rows, which no version has learned from now.
         champion: "champion" bundle: what stays in service.
         evaluation: "evaluation" bundle of the refresh.
         decision: "decision" bundle: keep or escalate.
@@ -142,19 +147,30 @@ def keep_champion_step(
                 runs.log_tags(run, {"decision": decided["action"], "refreshed_version": base.version})
                 runs.log_tags(run, {"decision_reasons": json.dumps(decided["reasons"]), "model": base.model})
                 outcome["run_id"] = run.run_id
+                registry = ModelRegistry(run, base.model, create=False)
+                tags = waiting_tag(
+                    version=base.version,
+                    data_version=base.data_version,
+                    content=opened["evaluation"].manifest.data_version,
+                    paths=data.paths,
+                    decision=decided["action"],
+                    reason=decided["reasons"][0],
+                    run=run.run_id,
+                )
                 if decided["action"] == "escalate":
-                    write_json(draft.path / ESCALATION, escalation(base, decided))
-                    registry = ModelRegistry(run, base.model, create=False)
-                    registry.tag(registry.version(base.version), {ESCALATED_BY: run.run_id})
+                    write_json(draft.path / ESCALATION, escalation(base, decided, data))
+                    tags |= {ESCALATED_BY: run.run_id}
+                registry.tag(registry.version(base.version), tags)
             write_json(draft.path / OUTCOME, outcome)
         record.summary = f"version {base.version} stays in service ({decided['action']}): {decided['reasons'][0]}"
 
 
-def escalation(base: Base, decided: Mapping[str, Any]) -> dict[str, Any]:
+def escalation(base: Base, decided: Mapping[str, Any], data: DataConfig) -> dict[str, Any]:
     """What to run where a refresh is not enough, for a person or for whatever submits pipelines."""
     return {
         "pipeline": "mec-train",
-        "command": "mec run CONFIG, with data.path naming old and new rows",
+        "command": "mec run CONFIG, with data.path a list of the old rows' places and the new ones'",
+        "new_rows": list(data.paths),
         "model": base.model,
         "champion": int(base.version),
         "reasons": decided["reasons"],
@@ -166,6 +182,7 @@ def escalation(base: Base, decided: Mapping[str, Any]) -> dict[str, Any]:
 class _Generation:
     tracking: TrackingConfig
     config: dict[str, Any]
+    data: DataConfig
     base: Base
     bundles: dict[str, Bundle]
     scorer: Bundle
@@ -191,8 +208,7 @@ class _Generation:
             registry = ModelRegistry(run, model_name, create=False)
             parent = registry.version(self.base.version)
             tags = self._tags() | places
-            data_version = self.bundles["dataset"].manifest.data_version
-            tags |= refresh_tags(parent=parent, data_version=data_version, numbers=self.numbers)
+            tags |= refresh_tags(parent=parent, data_version=self.base.data_version, numbers=self.numbers)
             decision = {"decision": PROMOTED, "decision_reasons": json.dumps(decided["reasons"])}
             with TemporaryDirectory() as folder:
 
@@ -203,8 +219,10 @@ class _Generation:
                     )
                     return path
 
-                version = registry.register(self.scorer.uuid, self.bundles["codes"].uuid, save, tags | decision)
-            registry.tag(version, places)
+                version = registry.register(
+                    self.scorer.uuid, self.bundles["codes"].uuid, save, tags | decision, challenger=False
+                )
+            registry.tag(version, places | {READ_TAG: json.dumps(self.data.paths)})
             if DECIDED_BY not in version.tags:
                 registry.tag(version, {DECIDED_BY: run.run_id})
             champion = registry.champion()

@@ -1,14 +1,15 @@
-"""Delete what was kept of old versions: bundles under the store that no version to be kept needs.
+"""Delete what was kept of old versions: bundles under the store, and codes online, that no version to be kept needs.
 
 A version stays whole if an alias points to it or if it is among the newest. What stays of the others is what later
 refreshes of those read: the rows that they learned from, encoded to be replayed and hashed to be compared with. Bundles
-are shared between versions, and between models of one space: what any other version names is left alone.
+are shared between versions, and between models of one space: what any other version names is left alone. So are the
+codes of a codebook that any of them names; those of codebooks that were renewed since go with feature view and service.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +17,34 @@ from pathlib import Path
 from mec.config import TrackingConfig
 from mec.errors import BundleError, TrackingError
 from mec.publish.locking import publisher_lock
+from mec.publish.retiring import find_published, retire
+from mec.publish.store import STORE_YAML
 from mec.tracking.generations import lineage
 from mec.tracking.kept import BUNDLES, PRUNED_TAG, tagged_by_role
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import TrackedRun, connected
 from mec.tracking.switching import refresh_lock
 
+RETIRED_TAG = "retired"  # of a pruned version whose codes are no longer online: when, ISO 8601, UTC
 _ROWS = ("dataset", "row_hashes")
 _PAGE = 100  # models of one request
+
+
+@dataclass(frozen=True)
+class Unneeded:
+    """Codes of one codebook in a feature repo.
+
+    Attributes:
+        repo: The feature repo.
+        codebook: uuid.
+        rows: Online rows, as they were published; 0 if an attempt to delete them was cut off.
+        versions: Numbers of the versions that were served with it, oldest first.
+    """
+
+    repo: Path
+    codebook: str
+    rows: int
+    versions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -34,11 +55,15 @@ class Prunable:
         versions: Numbers of the versions that can no longer be put in service or refreshed without it, oldest first.
         places: Directories of their bundles, sorted.
         num_bytes: Size of these. Files that a run directory holds too (hard links) take up space until it is deleted.
+        online: Codes that no version to be kept is served with.
+        gone: Feature repos of old versions that are not there any more, so that nothing was looked for in them.
     """
 
     versions: tuple[str, ...]
     places: tuple[Path, ...]
     num_bytes: int
+    online: tuple[Unneeded, ...]
+    gone: tuple[Path, ...]
 
 
 def prune(model: str, keep: int, *, tracking: TrackingConfig, store: Path, delete: bool) -> Prunable:
@@ -53,7 +78,7 @@ def prune(model: str, keep: int, *, tracking: TrackingConfig, store: Path, delet
 
     Raises:
         TrackingError: No such model, or ``keep`` is below 1.
-        PublishError: A refresh or switch of this model is going on.
+        PublishError: A refresh or switch of this model is going on, or an online store does not answer.
         BundleError: A directory cannot be deleted.
     """
     if keep < 1:
@@ -73,6 +98,10 @@ def prune(model: str, keep: int, *, tracking: TrackingConfig, store: Path, delet
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 for number in found.versions:  # before anything goes, so that what is gone is known to be pruned
                     registry.tag(registry.version(number), {PRUNED_TAG: now})
+                for codes in found.online:
+                    retire(codes.repo, codes.codebook)
+                    for number in codes.versions:
+                        registry.tag(registry.version(number), {RETIRED_TAG: now})
                 for place in found.places:
                     _delete(place)
             return found
@@ -104,7 +133,37 @@ def find_prunable(registry: ModelRegistry, keep: int, others: Iterable[Version],
             numbers.append(version.number)
             going |= dict.fromkeys(mine)
     places = sorted(going)
-    return Prunable(tuple(numbers), tuple(places), sum(map(_num_bytes, places)))
+    served = _only_old(old, [*whole, *others])
+    gone = sorted({repo for repo, _ in served if not (repo / STORE_YAML).is_file()})
+    online = _online({key: named for key, named in served.items() if key[0] not in gone})
+    numbers += [number for codes in online for number in codes.versions]
+    ordered = sorted(set(numbers), key=int)
+    return Prunable(tuple(ordered), tuple(places), sum(map(_num_bytes, places)), tuple(online), tuple(gone))
+
+
+def _only_old(old: Iterable[Version], kept: Iterable[Version]) -> dict[tuple[Path, str], list[Version]]:
+    """(feature repo, codebook) -> the versions served with it, where no version to be kept names that codebook."""
+    needed = {version.tags.get("codebook") for version in kept}
+    served: dict[tuple[Path, str], list[Version]] = {}
+    for version in old:
+        repo, codebook = version.tags.get("feature_repo", "none"), version.tags.get("codebook")
+        if repo != "none" and codebook is not None and codebook not in needed:
+            served.setdefault((Path(repo), codebook), []).append(version)
+    return served
+
+
+def _online(served: Mapping[tuple[Path, str], Sequence[Version]]) -> list[Unneeded]:
+    """What of this is online, or was left by an attempt to delete it."""
+    found = []
+    for repo in sorted({repo for repo, _ in served}):
+        codebooks = {codebook: versions for (other, codebook), versions in served.items() if other == repo}
+        there = find_published(repo, codebooks)
+        for codebook, versions in codebooks.items():
+            cut_off = any(PRUNED_TAG in v.tags and RETIRED_TAG not in v.tags for v in versions)
+            if codebook in there or cut_off:
+                numbers = tuple(version.number for version in versions)
+                found.append(Unneeded(repo, codebook, there.get(codebook, 0), numbers))
+    return found
 
 
 def prune_facts(found: Prunable) -> Mapping[str, int]:

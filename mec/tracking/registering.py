@@ -174,7 +174,7 @@ class _Case:
                     return path
 
                 tags = self.tags() | places
-                version = registry.register(self.scorer.uuid, self.bundles["codes"].uuid, save, tags)
+                version = registry.register(self.scorer.uuid, self.bundles["codes"].uuid, save, tags, challenger=True)
             registry.tag(version, places)  # a version found again may have been kept in a store that has moved
             decision = self._decide(registry, version, champion, codes)
             verdict = PROMOTED if decision.promote else KEPT_OUT

@@ -117,8 +117,10 @@ class ModelRegistry:
         texts = (text for v in self.versions() for name, text in v.tags.items() if name.startswith(_SWITCH_TAG))
         return sorted((Switch(**json.loads(text)) for text in texts), key=lambda s: s.number)
 
-    def register(self, scorer: str, codes: str, save: Callable[[str], Path], tags: Mapping[str, str]) -> Version:
-        """Register a scorer with its codes, or find the version of both, and call it challenger.
+    def register(
+        self, scorer: str, codes: str, save: Callable[[str], Path], tags: Mapping[str, str], *, challenger: bool
+    ) -> Version:
+        """Register a scorer with its codes, or find the version of both.
 
         Args:
             scorer: uuid of the scorer bundle.
@@ -127,14 +129,12 @@ class ModelRegistry:
             save: Takes the id of a new MLflow model and writes it to a directory in MLflow's format; not
                 called when both are registered already.
             tags: Of the version.
-
-        Returns:
-            The version; it has the alias challenger unless it is the champion.
+            challenger: Whether it waits for the gate, with the alias challenger, unless it is the champion already.
         """
         version = self.find(scorer, codes)
         if version is None:
             version = self._create(save, {**tags, SCORER_TAG: scorer, CODES_TAG: codes})
-        if self.aliases().get(CHAMPION) != version.number:
+        if challenger and self.aliases().get(CHAMPION) != version.number:
             self._client.set_registered_model_alias(self.name, CHALLENGER, version.number)
         return version
 

@@ -92,7 +92,11 @@ def open_run(tracking: TrackingConfig, *, store: Path, run_name: str, run_id: st
 
         client = _client(uri)
         adopted = os.environ.get("MLFLOW_RUN_ID")
-        run = _adopt(client, uri, adopted) if adopted else _start(client, uri, tracking.experiment, run_name, run_id)
+        if adopted:
+            run = _adopt(client, uri, adopted)
+        else:
+            experiment = tracking.experiment, _experiment_id(client, uri, tracking.experiment, store)
+            run = _start(client, uri, experiment, run_name, run_id)
         try:
             yield run
         except BaseException:
@@ -227,8 +231,8 @@ def _adopt(client: MlflowClient, uri: str, run_id: str) -> TrackedRun:
     return TrackedRun(client, uri, run_id, experiment.name, info.experiment_id, adopted=True)
 
 
-def _start(client: MlflowClient, uri: str, experiment: str, run_name: str, run_id: str) -> TrackedRun:
-    experiment_id = _experiment_id(client, uri, experiment)
+def _start(client: MlflowClient, uri: str, experiment: tuple[str, str], run_name: str, run_id: str) -> TrackedRun:
+    name, experiment_id = experiment
     # the branches of one pipeline run have runs of their own, told apart by name
     ours = f"tags.`{RUN_TAG}` = '{_quoted(run_id)}' and attributes.run_name = '{_quoted(run_name)}'"
     earlier = client.search_runs([experiment_id], ours, max_results=1)
@@ -237,17 +241,16 @@ def _start(client: MlflowClient, uri: str, experiment: str, run_name: str, run_i
         client.update_run(found, status="RUNNING")
     else:
         found = client.create_run(experiment_id, run_name=run_name, tags={RUN_TAG: run_id}).info.run_id
-    return TrackedRun(client, uri, found, experiment, experiment_id, adopted=False)
+    return TrackedRun(client, uri, found, name, experiment_id, adopted=False)
 
 
-def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+def _experiment_id(client: MlflowClient, uri: str, name: str, store: Path) -> str:
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        location = str(_sqlite_folder(uri) / "mlartifacts") if uri.startswith("sqlite:///") else None
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=_artifact_location(uri, store)))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -260,6 +263,16 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
             fix="restore it (mlflow experiments restore) or set tracking.experiment to another name",
         )
     return str(experiment.experiment_id)
+
+
+def _artifact_location(uri: str, store: Path) -> str | None:
+    """Where the files of an experiment's runs lie; None leaves it to the tracking server."""
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    if uri.startswith("sqlite:///"):
+        return str(_sqlite_folder(uri) / "mlartifacts")
+    engine = uri.split(":", 1)[0].split("+", 1)[0]  # postgresql+psycopg://… is Postgres too
+    return str(store.resolve() / "mlartifacts") if engine in DATABASE_ENGINES else None
 
 
 def _sqlite_folder(uri: str) -> Path:

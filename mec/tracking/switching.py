@@ -15,6 +15,7 @@ from typing import Any
 
 from mec.bundle import Bundle, open_bundle
 from mec.config import PublishConfig, TrackingConfig
+from mec.errors import BundleError
 from mec.publish.locking import publisher_lock
 from mec.publish.publishing import PUBLICATION, publish_step
 from mec.tracking.generations import find_version, generation_of, version_before
@@ -42,7 +43,7 @@ class Switched:
     written_rows: int | None
 
 
-def rollback(model: str, wanted: str | None, *, tracking: TrackingConfig, store: Path) -> Switched:
+def rollback(model: str, wanted: str | None, *, tracking: TrackingConfig, store: Path, full: bool = False) -> Switched:
     """Go back to the version that was in service before, or to another one.
 
     Args:
@@ -50,18 +51,20 @@ def rollback(model: str, wanted: str | None, *, tracking: TrackingConfig, store:
         wanted: ``3`` for generation 3, ``v3`` for version 3; None: the alias previous.
         tracking: Server.
         store: Directory of the embedded stores.
+        full: Write every row of the version, without a look at the bundles of the one in service. Values that only
+            the latter knows keep their codes online.
 
     Raises:
         TrackingError: No such model, version or generation, or nothing to go back to.
-        BundleError: A bundle of one of the two versions is gone or damaged; it is named, and nothing was changed.
+        BundleError: A bundle that is needed is gone or damaged; it is named, and nothing was changed.
         PublishError: The online store cannot be written, or a refresh of this model is going on.
     """
-    return _switch(model, wanted, "rollback", tracking=tracking, store=store)
+    return _switch(model, wanted, "rollback", tracking=tracking, store=store, full=full)
 
 
-def promote(model: str, wanted: str, *, tracking: TrackingConfig, store: Path) -> Switched:
+def promote(model: str, wanted: str, *, tracking: TrackingConfig, store: Path, full: bool = False) -> Switched:
     """Put a version in service, whatever the gate or a refresh decided; as ``rollback`` otherwise."""
-    return _switch(model, wanted, "promote", tracking=tracking, store=store)
+    return _switch(model, wanted, "promote", tracking=tracking, store=store, full=full)
 
 
 def refresh_lock(store: Path, model: str) -> Path:
@@ -69,7 +72,7 @@ def refresh_lock(store: Path, model: str) -> Path:
     return Path(store) / f"refresh-{model}.lock"
 
 
-def _switch(model: str, wanted: str | None, why: str, *, tracking: TrackingConfig, store: Path) -> Switched:
+def _switch(model: str, wanted: str | None, why: str, *, tracking: TrackingConfig, store: Path, full: bool) -> Switched:
     who = f"refresh or switch of {model}"
     with connected(tracking, store=store) as server:  # wrong names are refused before a run is opened
         registry = ModelRegistry(server, model, create=False)
@@ -80,7 +83,7 @@ def _switch(model: str, wanted: str | None, why: str, *, tracking: TrackingConfi
     ):
         registry = ModelRegistry(run, model, create=False)
         target, champion = registry.version(number), registry.champion()
-        written = _publish(registry, target, champion, store)
+        written = _publish(registry, target, None if full else champion, store)
         replaced = None
         if champion is None or champion.number != target.number:
             registry.promote(target, over=champion, why=f"{why} by hand")
@@ -88,15 +91,24 @@ def _switch(model: str, wanted: str | None, why: str, *, tracking: TrackingConfi
         return Switched(model, target.number, generation_of(target), replaced, written)
 
 
-def _publish(registry: ModelRegistry, target: Version, champion: Version | None, store: Path) -> int | None:
-    """Rows written online; None where the version's codes are not published."""
+def _publish(registry: ModelRegistry, target: Version, online_version: Version | None, store: Path) -> int | None:
+    """Rows written online; None where the version's codes are not published. Without what is online: all of them."""
     bundles = {role: _bundle(registry, target, role) for role in ("vocabulary", "codebook", "codes")}
     repo = target.tags.get("feature_repo", "none")
     if repo == "none":
         return None
     online: dict[str, Any] = {}
-    if champion is not None:
-        online = {f"online_{role}": _bundle(registry, champion, role).path for role in ("vocabulary", "codes")}
+    if online_version is not None:
+        try:
+            opened = {role: _bundle(registry, online_version, role) for role in ("vocabulary", "codes")}
+        except BundleError as error:
+            raise BundleError(
+                error.problem,
+                found=error.found,
+                fix="put it back; or add --full, which writes all rows of the version that you name, and leaves the "
+                "values online that only the version in service knows",
+            ) from error
+        online = {f"online_{role}": bundle.path for role, bundle in opened.items()}
     with TemporaryDirectory(prefix="mec-") as folder:
         publish_step(
             publish=PublishConfig(feature_repo=repo),

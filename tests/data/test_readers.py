@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from mec.config import DataConfig
 from mec.data import csv_reader, parquet_reader
@@ -132,6 +133,28 @@ def test_directory_and_glob_are_read_in_name_order(tmp_path: Path) -> None:
         blocks = read(open_source(config(path), seed=0))
         assert column(blocks, "user") == [0, 1, 10, 11, 20, 21]
         assert [b.first_row for b in blocks] == [0, 2, 4]
+
+
+def test_several_paths_are_one_source_in_any_order(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    places = [str(tmp_path / "old"), str(tmp_path / "new-*.parquet"), str(tmp_path / "last.parquet")]
+    for name, first in (("new-2", 30), ("old/b", 10), ("last", 40), ("old/a", 0), ("new-1", 20)):
+        write(tmp_path / f"{name}.parquet", {"user": [first, first + 1], "label": [0, 1]})
+    source, turned = (
+        open_source(DataConfig.model_validate({"path": paths, "categorical": ["user"]}), seed=0)
+        for paths in (places, places[::-1])
+    )
+    assert column(read(source), "user") == column(read(turned), "user") == [40, 41, 20, 21, 30, 31, 0, 1, 10, 11]
+    assert source.data_version == turned.data_version
+    assert source.data_version != open_source(config(places[0]), seed=0).data_version
+
+    doubled = DataConfig.model_validate({"path": [places[0], f"{places[0]}/a.parquet"], "categorical": ["user"]})
+    assert f"named twice by data.path; found: ['{tmp_path}/old/a.parquet']" in failure(doubled)
+    gone = DataConfig.model_validate({"path": [places[0], str(tmp_path / "gone")], "categorical": ["user"]})
+    assert f"no data files at data.path '{tmp_path}/gone'" in failure(gone)
+    for nothing in ([], ""):
+        with pytest.raises(ValidationError, match=r"data\.path names no file"):
+            DataConfig.model_validate({"path": nothing, "categorical": ["user"]})
 
 
 def test_relative_paths_and_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def test_good_facts_pass() -> None:
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_a_split_without_rows(split: str) -> None:
-    with pytest.raises(DataError, match=f"the {split} split has no rows.*data.split"):
+    with pytest.raises(DataError, match=f"the {split} split has no rows.*data.split, in a refresh refresh.split"):
         check_facts(fields=GOOD, rows=ROWS | {split: 0}, positives=POSITIVES, label="label")
 
 

@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from mec.embeddings.code_plan import Coding, codes_of_size, decode, num_code_sizes
 from mec.embeddings.methods import build_method
-from mec.embeddings.quantizers import SoftmaxQuantizer, VectorQuantizer
+from mec.embeddings.quantizers import VectorQuantizer
+from mec.embeddings.softmax_quantizer import SoftmaxQuantizer
 from mec.errors import ConfigError
 from mec.quantize.packing import unpack
 from mec.testing_method_data import every_id, inputs

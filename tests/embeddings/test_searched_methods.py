@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from mec.embeddings.autodpq import AutoDPQ, AutoDPQSettings
 from mec.embeddings.code_plan import decode
 from mec.embeddings.methods import build_method
 from mec.embeddings.searched import Mixture
+from mec.embeddings.sizing import BudgetError
 from mec.errors import ConfigError
 from mec.quantize.packing import unpack
 from mec.quantize.product import ProductCodebook
@@ -194,3 +196,13 @@ def test_what_is_found_within_the_bytes_counts_projections_and_exact_rows_too():
         shares.append(sum(emb(found).serving_bytes().values()) / allowed)
     assert max(shares) <= 1
     assert np.max(shares) > 0.9
+
+
+def test_sizes_that_were_found_are_kept_or_refused_by_a_budget():
+    settings = AutoDPQSettings(found={"user": (16, 1), "item": (64, 2)}, min_count=10_000)
+    needed = sum(AutoDPQ.planned_bytes(inputs(), settings).values())
+    assert AutoDPQ.for_budget(inputs(), needed, settings) is settings
+    with pytest.raises(BudgetError, match=rf"autodpq's setting found take {needed:,} bytes; found: a budget of"):
+        AutoDPQ.for_budget(inputs(), needed - 1, settings)
+    free = settings.model_copy(update={"found": None})
+    assert AutoDPQ.for_budget(inputs(), needed, free).found is None

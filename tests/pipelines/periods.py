@@ -75,7 +75,7 @@ def kill_in_step(directory: Path, step: str, *arguments: object, meanwhile: Call
             meanwhile()
         runner.kill()
         child.kill()
-        runner.communicate(timeout=60)
+        runner.communicate(timeout=600)
     assert runner.returncode == -signal.SIGKILL
 
 

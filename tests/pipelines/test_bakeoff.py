@@ -13,7 +13,10 @@ import yaml
 
 from mec.bundle import open_bundle
 from mec.config import parse_config
+from mec.errors import ConfigError
+from pipelines import baking
 from pipelines.compiling import cluster_yaml, read_yaml
+from pipelines.submitting import request_run
 
 ROOT = Path(__file__).parents[2]
 IMAGE = f"registry.example/mec@sha256:{64 * '0'}"
@@ -36,6 +39,42 @@ def test_compiling_a_config_with_a_bakeoff_writes_its_cells():
     assert [(c["method"], c["budget"]) for c in cells[:2]] == [("full", "1x"), ("qr", "2x")]
     assert len(cells) == 3 * (1 + 4)
     assert cluster_yaml(IMAGE, parse_config({"store": "/mnt/mec"}), None, only="bakeoff") == {}
+
+
+def test_a_submitted_bakeoff_brings_its_cells_and_the_rows_version():
+    config = parse_config({**SETTINGS, "store": "/mnt/mec", "bakeoff": {"methods": ["qr"], "seeds": 1}})
+    request = request_run(config, image=IMAGE, profile=None, pipeline="bakeoff", values={"store": "/mnt/mec"})
+    assert request.pipeline == "tiny-bakeoff"
+    inputs = read_yaml(request.text)[0]["root"]["inputDefinitions"]["parameters"]
+    assert [json.loads(cell)["method"] for cell in inputs["cells"]["defaultValue"]] == ["full", *["qr"] * 4]
+    assert set(request.parameters) == {"store", "data_version"}
+    without = parse_config(
+        {name: value for name, value in SETTINGS.items() if name != "bakeoff"} | {"store": "/mnt/mec"}
+    )
+    with pytest.raises(ConfigError, match="does not ask for the pipeline bakeoff; fix: give it a bakeoff section"):
+        request_run(without, image=IMAGE, profile=None, pipeline="bakeoff", values={"store": "/mnt/mec"})
+
+
+def test_with_the_docker_runner_the_image_is_the_codes_identity(tmp_path, monkeypatch):
+    jobs = []
+    monkeypatch.setattr(baking, "image_id", lambda config: f"id of {config.image}")
+    monkeypatch.setattr(baking, "run_job", lambda job, config, out, console, facts: jobs.append((job, facts)))
+    monkeypatch.setattr("pipelines.containers._user", lambda: "1:1")
+    config = parse_config({**SETTINGS, "image": "mec:1", "store": str(tmp_path / "store")})
+    baking.run_bakeoff(config, tmp_path / "out", "docker")
+    (job, facts) = jobs[0]
+    assert facts == {"runner": "docker"}
+    assert job.containers is not None
+    assert job.runner is job.containers.runner
+    assert job.parameters["code_hash"] == "id of mec:1"
+    executors = job.pipeline.pipeline_spec.deployment_spec["executors"]
+    assert {dict(e["container"])["image"] for e in dict(executors).values()} == {"id of mec:1"}
+
+
+def test_the_docker_runner_without_an_image_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="the docker runner needs an image"):
+        baking.run_bakeoff(parse_config({**SETTINGS, "store": str(tmp_path / "store")}), tmp_path / "out", "docker")
+    assert not (tmp_path / "out").exists()
 
 
 class Place:

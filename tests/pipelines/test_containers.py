@@ -117,7 +117,7 @@ class TestRuns:
         with start(shop, "run", "config.yaml", "--out", "run0", *TRAIN, *IN_CONTAINERS) as runner:
             begun(engine, runner, out, "train")
             runner.send_signal(signal.SIGINT)
-            _, stderr = runner.communicate(timeout=60)
+            _, stderr = runner.communicate(timeout=600)
         assert runner.returncode == 130, stderr
         assert stderr.splitlines()[-1] == "interrupted"
         assert containers_of(engine, out) == []
@@ -161,7 +161,7 @@ class TestRuns:
         with start(shop, *arguments) as runner:
             begun(engine, runner, out, "pretrain")
             runner.kill()
-            runner.communicate(timeout=60)
+            runner.communicate(timeout=600)
         (orphan,) = containers_of(engine, out)
         with start(shop, *arguments) as runner:
             deadline = time.monotonic() + 60
@@ -170,6 +170,6 @@ class TestRuns:
                 time.sleep(0.2)
             begun(engine, runner, out, "pretrain")
             runner.send_signal(signal.SIGTERM)
-            runner.communicate(timeout=60)
+            runner.communicate(timeout=600)
         assert runner.returncode == 130
         assert containers_of(engine, out) == []

@@ -223,7 +223,7 @@ def test_killed_and_stopped_it_ends_as_if_it_had_not_been(tmp_path, summary):
     place = Place(tmp_path / "stopped")
     with place.start(*INSIDE) as killed:
         step_process(killed, "pretrain").kill()
-        _, stderr = killed.communicate(timeout=60)
+        _, stderr = killed.communicate(timeout=600)
     assert killed.returncode == 1
     assert "step pretrain crashed" in stderr
     assert f"log: {place.out / 'run.log'}" in stderr
@@ -232,7 +232,7 @@ def test_killed_and_stopped_it_ends_as_if_it_had_not_been(tmp_path, summary):
     with place.start(*INSIDE) as stopped:
         child = step_process(stopped, "train")
         stopped.send_signal(signal.SIGINT)
-        _, stderr = stopped.communicate(timeout=60)
+        _, stderr = stopped.communicate(timeout=600)
     assert stopped.returncode == 130
     assert stderr.splitlines()[-1] == "interrupted"
     assert over(child)
@@ -263,7 +263,7 @@ def test_two_runs_do_not_share_a_directory(tmp_path):
         step_process(first, "count")
         second = place.run()
         first.send_signal(signal.SIGTERM)
-        first.communicate(timeout=60)
+        first.communicate(timeout=600)
     assert second.returncode == 2
     assert "another run is going on" in second.stderr
     assert first.returncode == 130

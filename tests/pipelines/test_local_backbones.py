@@ -110,7 +110,7 @@ def test_a_killed_branch_is_named_and_ctrl_c_ends_all_of_them(tmp_path):
     place = Place(tmp_path / "stopped")
     with place.start(*TWO, *INSIDE) as killed:
         step_process(killed, "train").kill()
-        _, stderr = killed.communicate(timeout=120)
+        _, stderr = killed.communicate(timeout=600)
     assert killed.returncode == 1
     assert "step train lr crashed" in stderr
     assert "register pnn" in stderr
@@ -119,7 +119,7 @@ def test_a_killed_branch_is_named_and_ctrl_c_ends_all_of_them(tmp_path):
     with place.start(*TWO, *INSIDE) as stopped:
         child = step_process(stopped, "train")
         stopped.send_signal(signal.SIGINT)
-        _, stderr = stopped.communicate(timeout=60)
+        _, stderr = stopped.communicate(timeout=600)
     assert stopped.returncode == 130
     assert stderr.splitlines()[-1] == "interrupted"
     assert over(child)

@@ -8,13 +8,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from google.protobuf import json_format
 from rich.console import Console
 
 from mec.config import DataConfig, RunConfig, parse_config
-from mec.errors import ConfigError
+from mec.data.readers import open_source
+from mec.errors import ConfigError, DataError
 from mec.tracking.registry import Version
+from mec.tracking.waiting import Waiting
 from pipelines import refreshing
 from pipelines.parameters import refresh_parameters, refuse_to_refresh
 from pipelines.refresh import refresh
@@ -124,7 +128,55 @@ def test_what_is_refreshed(tmp_path, champion, rows, files, expected):
     for name in files:
         (tmp_path / name).touch()
     registry: Any = _Registry()
-    assert refreshing._base(registry, registry.version(champion), rows, tmp_path) == expected
+    made: Any = refreshing._Rows(CONFIG, [], registry, False)
+    made._found.update(dict.fromkeys(VERSIONS, (CONFIG.data, rows)))
+    base = refreshing._base(registry.version(champion), made, tmp_path)
+    assert (base and base.number) == expected
+
+
+def rows_file(path: Path, user: int) -> str:
+    pq.write_table(pa.table({"user": [user, user + 1], "label": [0, 1]}), path)
+    return str(path)
+
+
+def waits(path: str, version: str, learned_by: str | None = None) -> Waiting:
+    content = open_source(DataConfig.model_validate({"path": path, "categorical": ["user"]}), seed=0).data_version
+    return Waiting(version, "a week", content, (path,), "2026-08-01", "keep", "because", "run", learned_by)
+
+
+def test_rows_that_wait_are_added_for_the_version_that_is_refreshed(tmp_path, monkeypatch):
+    new, waiting, learned = (rows_file(tmp_path / f"{name}.parquet", i) for i, name in enumerate("abc"))
+    known = {"1": [waits(waiting, "1"), waits(learned, "1", "1")], "2": []}  # version 2 has learned from both
+    monkeypatch.setattr(refreshing, "waiting_rows", lambda _, version: known[version.number])
+    registry: Any = _Registry()
+    rows = refreshing._Rows(CONFIG, [new], registry, with_waiting=True)
+    data, both = rows.of(VERSIONS["1"])
+    assert data.path == (new, waiting)
+    assert rows.of(VERSIONS["2"])[0].path == new
+    assert refreshing._Rows(CONFIG, [new], registry, with_waiting=False).of(VERSIONS["1"])[0].path == new
+    assert refreshing._Rows(CONFIG, [waiting], registry, with_waiting=True).of(VERSIONS["1"])[0].path == waiting
+
+    (tmp_path / "run.log").touch()  # killed after it had moved the alias: the rows wait for the version before
+    champion = Version("2", VERSIONS["2"].tags | {"refreshed_on": both})
+    assert refreshing._base(champion, rows, tmp_path) is VERSIONS["1"]
+    assert refreshing._base(VERSIONS["2"], rows, tmp_path) is VERSIONS["2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [("other", "holds other rows than"), ("gone", "since 2026-08-01 are gone; found: no data")]
+)
+def test_rows_that_wait_and_have_changed_are_refused(tmp_path, monkeypatch, change, message):
+    new, waiting = rows_file(tmp_path / "new.parquet", 0), rows_file(tmp_path / "waiting.parquet", 1)
+    known = [waits(waiting, "1")]
+    monkeypatch.setattr(refreshing, "waiting_rows", lambda *_: known)
+    if change == "gone":
+        Path(waiting).unlink()
+    else:
+        rows_file(Path(waiting), 7)
+    registry: Any = _Registry()
+    rows = refreshing._Rows(CONFIG, [new], registry, with_waiting=True)
+    with pytest.raises(DataError, match=message):
+        rows.of(VERSIONS["1"])
 
 
 def test_steps_of_several_words_are_followed(tmp_path):

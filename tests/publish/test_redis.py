@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,35 +15,9 @@ from mec.publish.publishing import publish_step
 from mec.publish.reader import CodesReader
 from mec.quantize import packing
 from tests.publish.bundles import BITS, Made, Make
+from tests.servers import free_port
 
 redis = pytest.importorskip("redis", reason="the redis package is not installed")
-SERVER = shutil.which("redis-server")
-
-pytestmark = pytest.mark.skipif(SERVER is None, reason="redis-server is not on PATH")
-
-
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    """A Redis server of this test's own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = int(probe.getsockname()[1])
-    arguments = ["--port", str(number), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    log = (tmp_path / "redis.log").open("w")
-    server = subprocess.Popen([str(SERVER), *arguments], cwd=tmp_path, stdout=log)
-    try:
-        with redis.Redis(port=number) as client:
-            for _ in range(100):
-                try:
-                    client.ping()
-                    break
-                except redis.ConnectionError:
-                    time.sleep(0.05)
-        yield number
-    finally:
-        server.terminate()
-        server.wait()
-        log.close()
 
 
 def redis_repo(root: Path, port: int) -> Path:
@@ -75,8 +44,8 @@ def publish(made: Made, root: Path, repo: Path) -> dict[str, object]:
     return result
 
 
-def test_round_trip_new_generation_and_repair(make: Make, tmp_path: Path, port: int) -> None:
-    repo = redis_repo(tmp_path, port)
+def test_round_trip_new_generation_and_repair(make: Make, tmp_path: Path, redis_port: int) -> None:
+    repo = redis_repo(tmp_path, redis_port)
     old, new = make(), make(seed=1, generation=1)
     assert publish(old, tmp_path, repo)["online_store"] == "redis"
     assert publish(new, tmp_path, repo)["written_rows"] == 55
@@ -87,7 +56,7 @@ def test_round_trip_new_generation_and_repair(make: Make, tmp_path: Path, port: 
     with pytest.raises(PublishError, match="older must not overwrite"):
         publish(old, tmp_path, repo)
     assert publish(new, tmp_path, repo)["written_rows"] == 0
-    with redis.Redis(port=port) as client:  # every value spoilt, timestamps left as they are
+    with redis.Redis(port=redis_port) as client:  # every value spoilt, timestamps left as they are
         for key in client.scan_iter():
             fields = client.hgetall(key)
             client.hset(key, mapping={name: b"" for name in fields if not name.startswith(b"_ts")})
@@ -96,8 +65,6 @@ def test_round_trip_new_generation_and_repair(make: Make, tmp_path: Path, port: 
 
 
 def test_server_that_is_down(make: Make, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        repo = redis_repo(tmp_path, int(probe.getsockname()[1]))
-        with pytest.raises(PublishError, match=r"cannot write codes .*ConnectionError"):
-            publish(make(), tmp_path, repo)
+    repo = redis_repo(tmp_path, free_port())
+    with pytest.raises(PublishError, match=r"cannot write codes .*ConnectionError"):
+        publish(make(), tmp_path, repo)

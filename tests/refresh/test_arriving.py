@@ -152,9 +152,7 @@ def test_decisions(
     assert decision["numbers"]["bound_max_auc_drop"] == max_auc_drop
 
 
-def test_without_a_champion_and_with_an_evaluation_of_a_train_run(tmp_path: Path) -> None:
-    decision_step(refresh=RefreshConfig(), evaluation=None, out=tmp_path / "d")
-    assert json.loads((tmp_path / "d" / "decision.json").read_text())["action"] == "escalate"
+def test_with_an_evaluation_of_a_train_run(tmp_path: Path) -> None:
     with write_bundle(tmp_path / "train", "evaluation") as draft:
         write_json(draft.path / "evaluation.json", {"auc": 0.7})
     with pytest.raises(BundleError, match="not that of a refresh"):

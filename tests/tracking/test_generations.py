@@ -141,11 +141,14 @@ def test_the_same_scorer_on_other_codes_is_another_version(registry: ModelRegist
         (folder / "MLmodel").write_text("flavors: {}\n")
         return folder
 
-    first = registry.register("scorer", "codes 0", save, {"feature_service": "a"})
-    again = registry.register("scorer", "codes 0", save, {"feature_service": "b"})
-    other = registry.register("scorer", "codes 1", save, {"feature_service": "b"})
+    first = registry.register("scorer", "codes 0", save, {"feature_service": "a"}, challenger=True)
+    again = registry.register("scorer", "codes 0", save, {"feature_service": "b"}, challenger=False)
+    other = registry.register("scorer", "codes 1", save, {"feature_service": "b"}, challenger=False)
     assert [v.number for v in (first, again, other)] == ["1", "1", "2"]
     assert [registry.version(n).tags["feature_service"] for n in ("1", "2")] == ["a", "b"]
+    assert registry.aliases() == {"challenger": "1"}  # a trained model that waits for the gate goes on waiting
+    registry.promote(other, over=None)
+    assert registry.aliases() == {"challenger": "1", "champion": "2"}
 
 
 class TestKept:

@@ -10,14 +10,18 @@ from click.testing import CliRunner
 
 from mec.bundle import Bundle, open_bundle, write_bundle
 from mec.cli import main
-from mec.config import TrackingConfig
+from mec.config import PublishConfig, TrackingConfig
 from mec.errors import BundleError, PublishError, TrackingError
 from mec.publish.locking import publisher_lock
+from mec.publish.publishing import publish_step
+from mec.publish.retiring import find_published
+from mec.tracking import pruning
 from mec.tracking.kept import bundle_tags, keep_bundles, tagged_bundle, tagged_by_role
 from mec.tracking.pruning import prune
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import TrackedRun, open_run
 from mec.tracking.switching import refresh_lock
+from tests.publish.bundles import make_codebook, make_codes, make_vocabulary
 
 TRACKING = TrackingConfig()
 
@@ -127,3 +131,90 @@ def test_the_command_deletes_only_when_told(registry: ModelRegistry, store: Path
     assert "of v1 deleted: 1 codes" in command("--yes")
     assert kept(store) != before
     assert "nothing to delete" in command("--yes")
+
+
+def renewed(run: TrackedRun, store: Path, books: str) -> dict[str, str]:
+    """Versions of shop, each served with the codebook of its letter, published; letter -> uuid."""
+    made, folder = {}, store.parent / "made"
+    vocabulary = make_vocabulary(folder / "vocabulary", 20)
+    for seed, book in enumerate(sorted(set(books))):
+        codebook = make_codebook(folder / book, seed)
+        make_codes(folder / f"{book} codes", vocabulary, codebook, seed=seed)
+        publish_step(
+            publish=PublishConfig(writer="bulk"), store=store, vocabulary=vocabulary, codebook=codebook,
+            codes=folder / f"{book} codes", out=folder / f"{book} out",
+        )  # fmt: skip
+        made[book] = open_bundle(codebook).uuid
+    registry = ModelRegistry(run, "shop")
+    for number, book in enumerate(books, start=1):
+        version = add(run, store, "shop", str(number - 1) if number > 1 else None, codes=f"{number}")
+        registry.tag(version, {"codebook": made[book], "feature_repo": str(store / "feast")})
+    return made
+
+
+def online(store: Path, made: dict[str, str]) -> str:
+    found = find_published(store / "feast", made.values())
+    return "".join(sorted(book for book, codebook in made.items() if codebook in found))
+
+
+def test_codes_of_codebooks_that_no_version_names_leave_the_online_store(
+    run: TrackedRun, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = renewed(run, store, "ABCADEF")
+    registry = ModelRegistry(run, "shop")
+    registry.promote(registry.version("4"), over=None)  # previous, of codebook A, as version 1
+    registry.promote(registry.version("6"), over=registry.version("4"))
+    theirs = add(run, store, "other", None, codes="other")
+    ModelRegistry(run, "other").tag(theirs, {"codebook": made["C"], "feature_repo": str(store / "feast")})
+
+    shown = prune("shop", 1, tracking=TRACKING, store=store, delete=False)
+    expected = [(made["B"], 25, ("2",)), (made["D"], 25, ("5",))]
+    assert [(codes.codebook, codes.rows, codes.versions) for codes in shown.online] == expected
+    assert (online(store, made), shown.gone) == ("ABCDEF", ())
+
+    for cut in ("retire", "_delete"):  # killed before anything online went, and between that and the bundles
+        with monkeypatch.context() as patch:
+            patch.setattr(pruning, cut, lambda *_: exec("raise KeyboardInterrupt"))
+            with pytest.raises(KeyboardInterrupt):
+                prune("shop", 1, tracking=TRACKING, store=store, delete=True)
+        assert online(store, made) == ("ABCDEF" if cut == "retire" else "ACEF")
+    done = prune("shop", 1, tracking=TRACKING, store=store, delete=True)
+    assert done.online == ()
+    assert done.versions == ("1", "2", "3", "5")  # their codes bundles
+    assert prune("shop", 1, tracking=TRACKING, store=store, delete=True).versions == ()
+
+    run.client.delete_registered_model("other")
+    assert [codes.versions for codes in prune("shop", 1, tracking=TRACKING, store=store, delete=True).online] == [
+        ("3",)
+    ]
+    assert online(store, made) == "AEF"
+
+
+def test_rows_that_a_killed_attempt_left_are_found_again(run: TrackedRun, store: Path) -> None:
+    made = renewed(run, store, "AB")
+    registry = ModelRegistry(run, "shop")
+    registry.promote(registry.version("2"), over=None)
+    prune("shop", 1, tracking=TRACKING, store=store, delete=True)
+    assert online(store, made) == "B"
+    run.client.delete_model_version_tag("shop", "1", pruning.RETIRED_TAG)  # killed before the rows were deleted
+    found = prune("shop", 1, tracking=TRACKING, store=store, delete=True)
+    assert [(codes.codebook, codes.rows) for codes in found.online] == [(made["A"], 0)]
+    assert prune("shop", 1, tracking=TRACKING, store=store, delete=True).online == ()
+    assert online(store, made) == "B"
+
+
+def test_the_command_names_views_and_repos(run: TrackedRun, store: Path) -> None:
+    made = renewed(run, store, "AB")
+    registry = ModelRegistry(run, "shop")
+    moved = add(run, store, "shop", None, codes="moved")
+    registry.tag(moved, {"codebook": made["A"], "feature_repo": "/moved/away"})
+    registry.promote(registry.version("2"), over=None)
+    add(run, store, "shop", None, codes="newest")
+    arguments = ["prune", "shop", "--keep", "1", "--store", str(store)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert "no feature repo at /moved/away" in done.stderr
+    view = f"feature view and service codes_{made['A'][:8]} of v1, 25 online rows, would be deleted"
+    assert view in done.stdout
+    assert "of v1, 25 online rows, deleted: " in CliRunner().invoke(main, [*arguments, "--yes"]).stdout
+    assert "nothing to delete" in CliRunner().invoke(main, [*arguments, "--yes"]).stdout

@@ -76,7 +76,7 @@ def test_two_processes_make_the_database_at_once(tmp_path: Path) -> None:
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     both = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(2)]
-    assert [process.wait(timeout=180) for process in both] == [0, 0]
+    assert [process.wait(timeout=600) for process in both] == [0, 0]
 
 
 def test_a_deleted_experiment(store: Path) -> None:

@@ -1,0 +1,136 @@
+"""The bake-off's arithmetic beyond ``mec.bakeoff``: verdicts on the frontier, papers' claims, cells run once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bakeoff_study import claims, frontier
+from bakeoff_study.claims import CLAIMS, agreement
+from bakeoff_study.epochs import run_epochs
+from bakeoff_study.running import run_jobs
+from bakeoff_study.workspace import Job, make_data, make_space
+
+from mec.bakeoff.cells import Cell, plan_cells
+from mec.bakeoff.estimates import Estimate
+from mec.bakeoff.leaderboard import make_leaderboard
+from mec.config import parse_config
+from tests.bakeoff.made_up import cells
+
+BUDGET = {"text": "8x", "bytes": 1000}
+
+
+def board(**aucs: list[float]) -> dict[str, Any]:
+    """Methods -> test AUC by seed; validation AUC is the same."""
+    found = [cell for method, values in aucs.items() for cell in cells(method, "8x", values, values, 900)]
+    return make_leaderboard(found)
+
+
+@pytest.mark.parametrize(
+    ("qr", "verdict", "above"),
+    [
+        ([0.700, 0.701, 0.699], "above", []),
+        ([0.75, 0.79, 0.80], "on", []),  # below in the mean, within chance
+        ([0.70, 0.83, 0.90], "on", ["qr"]),  # above in the mean, within chance
+        ([0.830, 0.831, 0.829], "below", ["qr"]),
+    ],
+)
+def test_the_verdict_is_that_of_paired_intervals(qr, verdict, above):
+    found = frontier.stand(board(mec=[0.80, 0.801, 0.799], qr=qr, pq=[0.6, 0.6, 0.6]), BUDGET)
+    assert (found.verdict, list(found.above)) == (verdict, above)
+    assert found.rival == "qr"
+    assert found.difference is not None
+    assert found.difference.mean == pytest.approx(0.8 - sum(qr) / 3)
+
+
+def test_without_ours_nothing_is_said():
+    assert frontier.stand(board(qr=[0.7, 0.7]), BUDGET).verdict == "not measured"
+
+
+def test_one_seed_is_never_beyond_chance():
+    found = frontier.stand(board(mec=[0.8], qr=[0.9]), BUDGET)
+    assert (found.verdict, list(found.above)) == ("on", ["qr"])
+    assert "| 8x | on |" in "\n".join(frontier.frontier_table(board(mec=[0.8], qr=[0.9])))
+
+
+@pytest.mark.parametrize(
+    ("claim", "mean", "half", "smaller", "expected"),
+    [
+        ("autodpq", 0.01, 0.005, False, "yes"),
+        ("autodpq", 0.01, 0.02, False, "within chance"),
+        ("autodpq", -0.01, 0.005, True, "no: below"),
+        ("amtl", 0.01, 0.005, True, "yes"),
+        ("amtl", 0.01, 0.005, False, "no: not smaller"),
+        ("xlightfm", 0.0, 0.005, True, "yes"),
+        ("xlightfm", -0.01, 0.005, True, "no: below"),
+        ("xlightfm", 0.01, 0.005, False, "no: not smaller"),
+        ("amtl", 0.01, None, True, "one seed tells nothing"),
+    ],
+)
+def test_agreement_with_a_paper_is_of_auc_and_of_bytes(claim, mean, half, smaller, expected):
+    own = next(c for c in CLAIMS if c.name == claim)
+    assert agreement(own, Estimate(mean, half, 3), smaller) == expected
+
+
+def tiny(**bakeoff: Any) -> Any:
+    short = {"max_epochs": 1, "batch_size": 512}
+    return parse_config(
+        {
+            "name": "tiny",
+            "data": {"synthetic": {"num_rows": 3000, "field_sizes": [600, 300, 10]}},
+            "pretrain": {**short, "embedding_dim": 4},
+            "train": {**short, "settings": {"hidden_units": [8]}},
+            "evaluate": {"latency_rows": 0},
+            "bakeoff": bakeoff,
+        }
+    )
+
+
+def test_what_names_a_cell_is_all_that_it_reads_and_nothing_else():
+    config, work = tiny(), Path("work")
+    job = Job(config, Cell(method="qr", budget="8x", seed=0, l2=0.0), work)
+    other = Job(config, job.cell.model_copy(update={"l2": 0.1}), work)
+    assert (job.data, job.space) == (other.data, other.space)
+    assert job.file != other.file
+    seed = Job(config, job.cell.model_copy(update={"seed": 1}), work)
+    assert (job.data == seed.data, job.space == seed.space) == (True, False)
+    train = config.train.model_copy(update={"max_epochs": 2})
+    assert Job(config.model_copy(update={"train": train}), job.cell, work).file != job.file
+    renamed = config.model_copy(update={"quantize": config.quantize.model_copy(update={"iterations": 3})})
+    assert Job(renamed, job.cell, work).file == job.file
+
+
+@pytest.mark.slow
+def test_every_method_is_timed_against_the_full_table_and_searches_too(tmp_path):
+    config = tiny(methods=["full", "qr", "autodim", "amtl"], budgets=["4x"], seeds=1)
+    jobs = [Job(config, cell, tmp_path) for cell in plan_cells(config) if (cell.method, cell.budget) != ("full", "4x")]
+    make_data(jobs[0])
+    make_space(jobs[0])
+    rows = [line.split(" | ") for line in run_epochs(jobs, rounds=2, steps=2).splitlines()[2:]]
+    assert {row[0].strip("| ") for row in rows} == {"full", "qr", "autodim", "amtl"}
+    assert next(row[2] for row in rows if "full" in row[0]) == "1.00 (1.00 to 1.00)"
+    timed = {row[0].strip("| ") for row in rows if float(row[3].strip(" |").replace("–", "0")) > 0}  # noqa: RUF001
+    assert timed == {"autodim"}
+
+
+@pytest.mark.slow
+def test_cells_are_run_once_and_claims_from_choice_to_verdict(tmp_path, capsys, monkeypatch):
+    config = tiny(methods=["qr", "hashing"], budgets=["4x"], seeds=1)
+    jobs = [Job(config, each, tmp_path) for each in plan_cells(config)]
+    assert run_jobs(jobs, 1) == []
+    assert {job.result()["status"] for job in jobs} == {"measured"}
+    assert run_jobs(jobs, 1) == []
+    assert "3 cells, 0 to run" in capsys.readouterr().out
+    monkeypatch.setattr(claims, "L2_POINTS", (0.0, 0.01))
+    monkeypatch.setattr(claims, "NUM_TRIALS", 2)
+    study = claims.Study(config, tmp_path, 2, ["autodpq", "amtl", "xlightfm"])
+    assert study.run(1) == []
+    report = study.report()
+    assert "not measured" not in report
+    assert report.count("| AutoDPQ |") == 1
+    for entry in study.entries.values():
+        assert entry.trials
+    drawn = study.results("DPQ, random settings")
+    assert drawn is not None
+    assert {seed: result["settings"]["found"] for seed, result in drawn.items()}["0"]
