@@ -3,7 +3,7 @@
     python benchmarks/refresh.py variants --work DIR               # all variants of one refresh, 5 seeds
     python benchmarks/refresh.py series --work DIR --data yelp     # five refreshes in a row
     python benchmarks/refresh.py cost --work DIR                   # seconds and memory, of the commands themselves
-    python benchmarks/refresh.py variants --work DIR --only 'warm * frozen*' --seeds 1 --processes 2
+    python benchmarks/refresh.py variants --work DIR --only 'shrunk * frozen*' --seeds 1 --processes 2
     python benchmarks/refresh.py series --work DIR --report        # report what is there, run nothing
     python benchmarks/refresh.py cost --work DIR --tiny            # does it run; a minute or two
 
@@ -12,9 +12,9 @@ seed); a rerun does what is missing. Reports go there too: ``report.md``, ``summ
 
     variants    Yelp: trained on events of progress < .6, refreshed with .6 to .8, tested on the rest. Synthetic: 10 %
                 of the values are new and 15 % drift from the base period to the next; two fifths of its rows are
-                refreshed with, the rest is tested on. A variant is the start of the small model (warm, fresh), the
-                rows that it trains on (new, new and as many old ones sampled, all), and the coding (frozen codebooks
-                with hysteresis 0 or .3, renewed).
+                refreshed with, the rest is tested on. A variant is the start of the small model (shrunk, warm,
+                fresh), the rows that it trains on (new, new and twice as many old ones sampled, all), and the coding
+                (frozen codebooks with hysteresis 0 or .5, renewed).
     series      Yelp: trained on progress < .5, then five refreshes with a twelfth each, each tested on the twelfth
                 after it. Synthetic: six periods, values new and drifting in each; a fifth of a period's rows is
                 refreshed with, others of the same period are tested on. A retrain after each refresh, on all rows so

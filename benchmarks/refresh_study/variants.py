@@ -15,19 +15,19 @@ _ROWS: dict[str, dict[str, Any]] = {
 }
 _CODINGS: dict[str, dict[str, Any]] = {
     "frozen h0": {"hysteresis": 0.0},
-    "frozen h.3": {"hysteresis": 0.3},
+    "frozen h.5": {"hysteresis": 0.5},
     "renewed": {"codebooks": "renewed"},
 }
 
 VARIANTS: dict[str, RefreshConfig] = {
     f"{start} {rows} {coding}": RefreshConfig.model_validate({"start": start, **replay, **settings})
-    for start in ("warm", "fresh")
+    for start in ("shrunk", "warm", "fresh")
     for rows, replay in _ROWS.items()
     for coding, settings in _CODINGS.items()
 }
-_DEFAULT = "warm sample frozen h.3"
+_DEFAULT = "shrunk sample frozen h.5"
 assert VARIANTS[_DEFAULT] == RefreshConfig()
-_SERIES = (_DEFAULT, "fresh sample frozen h0", "fresh all frozen h0", "fresh all renewed")
+_SERIES = (_DEFAULT, "warm sample frozen h.5", "shrunk all frozen h.5", "shrunk all renewed")
 
 
 def choose_variants(kind: Kind, patterns: list[str]) -> list[str]:

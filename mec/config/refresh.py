@@ -55,12 +55,20 @@ class RefreshConfig(Settings):
     keep_counts: float = Field(
         1.0, gt=0, le=1, description="share of the old counts that is kept; below 1 old popularity fades"
     )
-    start: Literal["warm", "fresh"] = Field("warm", description="first vectors: the old ones, or random")
+    start: Literal["shrunk", "warm", "fresh"] = Field(
+        "shrunk", description="first vectors: the old ones times shrink, the old ones, or random"
+    )
+    shrink: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="shrunk: what is left of the old vectors; small, so that what they memorised of single rows fades",
+    )
     replay: Literal["none", "sample", "all"] = Field(
         "sample", description="old training rows beside the new ones; with all the cost grows with the history"
     )
     replay_ratio: float = Field(
-        1.0,
+        2.0,
         gt=0,
         le=1_000,
         description="sample: old rows per new training row, drawn uniformly; all where there are fewer",
@@ -74,13 +82,19 @@ class RefreshConfig(Settings):
         "a whole",
     )
     hysteresis: float = Field(
-        0.3, ge=0, lt=1, description="frozen: share of its squared error that a value's change of code must save"
+        0.5, ge=0, lt=1, description="frozen: share of its squared error that a value's change of code must save"
     )
     recalibrate: bool = Field(True, description="refit scale and bias of the output on the new validation rows")
     bounds: BoundsConfig = BoundsConfig()
 
     @model_validator(mode="after")
     def _all_have_an_effect(self) -> RefreshConfig:
+        if self.start != "shrunk":
+            self.refuse_without_effect(["shrink"], f"while start is {self.start!r}")
+        elif self.anchor > 0:
+            raise ValueError(
+                "an anchor holds vectors near what they were, and a shrunk start does not; set start to warm or fresh"
+            )
         if self.replay != "sample":
             self.refuse_without_effect(["replay_ratio"], f"while replay is {self.replay!r}")
         if self.codebooks == "renewed":

@@ -54,11 +54,12 @@ def refresh_pretrain_step(
     """Train the small model on new rows, align it with the space, and write the next "pretrained" bundle of that space.
 
     Values of the extended vocabulary that no training row held keep the vector that they had, to the bit; those that
-    never had one get the mean of the others. Under a warm start new values begin at the mean of their vocabulary's old
-    rows, plus noise. ``pretrain.folds`` is not used: no backbone will be trained on these tables.
+    never had one get the mean of the others. Unless the start is fresh, new values begin at the mean of their
+    vocabulary's old rows, shrunk as these are, plus noise. ``pretrain.folds`` is not used: no backbone will be trained
+    on these tables.
 
     Args:
-        refresh: Start, replay, anchor.
+        refresh: Start, shrink, replay, anchor.
         pretrain: Model, D and optimizer, as in the train run.
         dataset: "dataset" bundle of the new rows, encoded with ``vocabulary``; its valid split stops the training.
         replay: "dataset" bundles of earlier periods, for ``refresh.replay`` other than ``none``; else not read.
@@ -70,7 +71,7 @@ def refresh_pretrain_step(
             ``trained.safetensors`` has, per vocabulary, how many of the training rows held each value.
 
     Raises:
-        ConfigError: Another D or model than the space's, or a warm start of a model with dense weights.
+        ConfigError: Another D or model than the space's, or a start from old vectors of a model with dense weights.
         SpaceError: Datasets, tables and vocabulary do not belong together.
         DataError: No rows to replay, or too few values in both periods to fit a rotation.
         TrainingError: A loss term is not finite.
@@ -88,7 +89,7 @@ def refresh_pretrain_step(
             rows = write_training_rows(new, earlier, refresh, seed, mixed)
         kept = None
         if checkpoints is not None:
-            settings = [refresh.start, refresh.anchor, pretrain.model_dump(mode="json")]
+            settings = [refresh.start, refresh.shrink, refresh.anchor, pretrain.model_dump(mode="json")]
             kept = Checkpoints(checkpoints, STEP, [rows.bundle.uuid, old.uuid, settings, seed])
         model, result = _train(refresh, pretrain, rows, old, old_tables, seed, kept)
         assert isinstance(model.embedding, FullEmbedding)
@@ -99,7 +100,7 @@ def refresh_pretrain_step(
         parents: dict[str, Bundle | str] = {"dataset": new.bundle, "rows": rows.bundle.uuid}
         parents |= {"vocabulary": vocabularies.bundle.uuid, "parent": old}
         config = {
-            "refresh": [refresh.start, refresh.anchor],
+            "refresh": [refresh.start, refresh.shrink, refresh.anchor],
             "pretrain": pretrain.model_dump(mode="json"),
             "seed": seed,
         }
@@ -140,39 +141,43 @@ def _train(
     """The small model, trained; its vectors are not in the old space yet."""
     model, weight = build_pretrained(rows, pretrain, seed), pretrain.l2
     assert isinstance(model.embedding, FullEmbedding)
-    if refresh.start == "warm":
+    if refresh.start != "fresh":
         if any(p.requires_grad for p in model.backbone.parameters()):
             raise ConfigError(
-                f"a warm start of {pretrain.model} needs its dense weights, which the space does not keep",
-                found="refresh.start warm",
+                f"to start {pretrain.model} from old vectors needs its dense weights, which the space does not keep",
+                found=f"refresh.start {refresh.start}",
                 fix="set refresh.start to fresh, or pre-train spaces with pretrain.model fm",
             )
-        warm_tables(model.embedding.tables(), old_tables)
+        warm_tables(model.embedding.tables(), old_tables, refresh.shrink if refresh.start == "shrunk" else 1.0)
         model.bias.data.copy_(load_file(old.file(BIAS_FILE))["bias"][0])
     if refresh.anchor > 0:
         anchored = AnchoredModel(rows.layout, model.embedding, model.backbone, old_tables, pretrain.l2, refresh.anchor)
         anchored.bias, weight = model.bias, anchored.weight
         model = anchored
-    l2_at = _l2_schedule(weight, 0.0 if refresh.start == "warm" else pretrain.l2_warmup_epochs)
+    l2_at = _l2_schedule(weight, pretrain.l2_warmup_epochs if refresh.start == "fresh" else 0.0)
     return model, fit(model, rows, pretrain, name=STEP, seed=seed, l2_at=l2_at, checkpoints=kept)
 
 
 @torch.no_grad()
-def warm_tables(tables: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> None:
+def warm_tables(tables: Mapping[str, Tensor], old: Mapping[str, Tensor], factor: float) -> None:
     """Put old rows into new tables: known values their own, appended ones the mean of those plus what stands there.
+
+    A factor below 1 keeps directions and lets sizes be learned again: a model that goes on from a converged one
+    generalises worse than one that was shrunk first (Ash & Adams, 2020, "On Warm-Starting Neural Network Training").
 
     Args:
         tables: Vocabulary -> (V, D + 1) rows drawn at random; changed in place.
         old: Vocabulary -> (V_old, D + 1), V_old <= V.
+        factor: What is left of old rows, above 0, at most 1.
     """
     for name, table in tables.items():
         num_old = len(old[name])
-        table[num_old:] += old[name].double().mean(dim=0).float()
-        table[:num_old] = old[name]
+        table[num_old:] += factor * old[name].double().mean(dim=0).float()
+        table[:num_old] = factor * old[name]
 
 
 def _l2_schedule(weight: float, warmup_epochs: float) -> Callable[[float], float]:
-    """A warm start needs no warm-up: it holds small vectors at zero only where they begin there."""
+    """A start from old vectors needs no warm-up: it holds small vectors at zero only where they begin there."""
     return lambda epoch: weight * min(1.0, epoch / warmup_epochs) if warmup_epochs else weight
 
 

@@ -109,7 +109,9 @@ def test_a_config_that_names_no_columns_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"replay": "all", "replay_ratio": 2.0}, "replay_ratio=2.0 has no effect while replay is 'all'"),
+        ({"replay": "all", "replay_ratio": 3.0}, "replay_ratio=3.0 has no effect while replay is 'all'"),
+        ({"start": "warm", "shrink": 0.2}, "shrink=0.2 has no effect while start is 'warm'"),
+        ({"anchor": 0.1}, "an anchor holds vectors near what they were"),
         ({"codebooks": "renewed", "hysteresis": 0.1}, "hysteresis=0.1 has no effect with renewed codebooks"),
         ({"arrivals": {"column": "day"}}, "column and values of arrivals go together"),
         ({"hysteresis": 1.0}, "less than 1"),

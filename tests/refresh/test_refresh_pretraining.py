@@ -46,8 +46,35 @@ def tables(path: Path) -> dict[str, torch.Tensor]:
 def test_a_warm_start_is_the_old_rows_and_their_mean() -> None:
     old = {"a": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
     noise = torch.tensor([[9.0, 9.0], [9.0, 9.0], [0.0, 0.5]])
-    warm_tables({"a": noise}, old)
+    warm_tables({"a": noise}, old, 1.0)
     assert noise.tolist() == [[1.0, 2.0], [3.0, 4.0], [2.0, 3.5]]
+
+
+def test_a_shrunk_start_keeps_directions() -> None:
+    old = {"a": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+    noise = torch.tensor([[9.0, 9.0], [9.0, 9.0], [0.0, 0.5]])
+    warm_tables({"a": noise}, old, 0.5)
+    assert noise.tolist() == [[0.5, 1.0], [1.5, 2.0], [1.0, 2.0]]
+
+
+def test_the_start_decides_where_training_begins(
+    base: Generation, new: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, begun = tables(base.pretrained), {}
+
+    def stop(model: Any, *_: Any, **__: Any) -> Any:
+        begun[name] = {n: t.clone() for n, t in model.embedding.tables().items()}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mec.refresh.pretraining.fit", stop)
+    for name, settings in {"warm": {}, "shrunk": {"shrink": 0.25}, "fresh": {}}.items():
+        refresh = RefreshConfig.model_validate({"start": name, "replay": "none", **settings})
+        with pytest.raises(KeyboardInterrupt):
+            pretrain_again(base, new, tmp_path / name, refresh)
+    for vocabulary, rows in old.items():
+        assert torch.equal(begun["warm"][vocabulary][: len(rows)], rows)
+        assert torch.equal(begun["shrunk"][vocabulary][: len(rows)], 0.25 * rows)
+        assert not torch.allclose(begun["fresh"][vocabulary][: len(rows)], rows)
 
 
 def test_an_anchor_keeps_vectors_near_and_only_those_of_known_values(
@@ -55,7 +82,7 @@ def test_an_anchor_keeps_vectors_near_and_only_those_of_known_values(
 ) -> None:
     old, moved = tables(base.pretrained), []
     for anchor in (0.0, 10.0):
-        refresh = RefreshConfig(replay="none", anchor=anchor)
+        refresh = RefreshConfig(start="warm", replay="none", anchor=anchor)
         after = tables(pretrain_again(base, new, tmp_path / str(anchor), refresh))
         known = sum(float((after[n][: len(rows)] - rows).square().sum()) for n, rows in old.items())
         moved.append(known)
