@@ -15,7 +15,7 @@ _ROWS: dict[str, dict[str, Any]] = {
 }
 _CODINGS: dict[str, dict[str, Any]] = {
     "frozen h0": {"hysteresis": 0.0},
-    "frozen h.5": {"hysteresis": 0.5},
+    "frozen h.6": {"hysteresis": 0.6},
     "renewed": {"codebooks": "renewed"},
 }
 
@@ -25,9 +25,9 @@ VARIANTS: dict[str, RefreshConfig] = {
     for rows, replay in _ROWS.items()
     for coding, settings in _CODINGS.items()
 }
-_DEFAULT = "shrunk sample frozen h.5"
+_DEFAULT = "shrunk sample frozen h.6"
 assert VARIANTS[_DEFAULT] == RefreshConfig()
-_SERIES = (_DEFAULT, "warm sample frozen h.5", "shrunk all frozen h.5", "shrunk all renewed")
+_SERIES = (_DEFAULT, "warm sample frozen h.6", "shrunk all frozen h.6", "shrunk all renewed")
 
 
 def choose_variants(kind: Kind, patterns: list[str]) -> list[str]:

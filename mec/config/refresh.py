@@ -68,7 +68,7 @@ class RefreshConfig(Settings):
         "sample", description="old training rows beside the new ones; with all the cost grows with the history"
     )
     replay_ratio: float = Field(
-        2.0,
+        1.5,
         gt=0,
         le=1_000,
         description="sample: old rows per new training row, drawn uniformly; all where there are fewer",
@@ -82,7 +82,7 @@ class RefreshConfig(Settings):
         "a whole",
     )
     hysteresis: float = Field(
-        0.5, ge=0, lt=1, description="frozen: share of its squared error that a value's change of code must save"
+        0.6, ge=0, lt=1, description="frozen: share of its squared error that a value's change of code must save"
     )
     recalibrate: bool = Field(True, description="refit scale and bias of the output on the new validation rows")
     bounds: BoundsConfig = BoundsConfig()
