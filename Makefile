@@ -66,12 +66,14 @@ images:  ## build the image of the steps, mec:VERSION-cpu (TARGETS, IMAGE_ARGS)
 			--build-arg REVISION="$$(git describe --always --dirty --abbrev=40 --exclude='*')" $(IMAGE_ARGS); \
 	done
 
+# the registry's digest, from the push: an engine may pack layers anew, and know another of its own
 push:  ## push the images and print their names by digest (REGISTRY, TARGETS)
 	@test -n "$(REGISTRY)" || { echo "name a registry: make push REGISTRY=registry.example/you"; exit 1; }
 	@set -e; for target in $(TARGETS); do \
 		docker tag "mec:$(VERSION)-$$target" "$(REGISTRY)/mec:$(VERSION)-$$target"; \
-		docker push --quiet "$(REGISTRY)/mec:$(VERSION)-$$target" >&2; \
-		docker inspect --format '{{join .RepoDigests "\n"}}' "$(REGISTRY)/mec:$(VERSION)-$$target" | grep -F "$(REGISTRY)/mec@"; \
+		digest=$$(docker push "$(REGISTRY)/mec:$(VERSION)-$$target" | sed -n 's/.*digest: \(sha256:[0-9a-f]*\).*/\1/p'); \
+		test -n "$$digest" || { echo "docker push of $(REGISTRY)/mec:$(VERSION)-$$target named no digest" >&2; exit 1; }; \
+		echo "$(REGISTRY)/mec@$$digest"; \
 	done
 
 clean:  ## remove .venv, caches and build results; runs/ and .mec/ stay

@@ -71,7 +71,7 @@ class Place:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments) as process:
-            stdout, stderr = process.communicate(timeout=300)
+            stdout, stderr = process.communicate(timeout=900)
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
