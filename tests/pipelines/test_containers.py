@@ -164,7 +164,7 @@ class TestRuns:
             runner.communicate(timeout=600)
         (orphan,) = containers_of(engine, out)
         with start(shop, *arguments) as runner:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 600
             while orphan.id in [container.id for container in containers_of(engine, out)]:
                 assert time.monotonic() < deadline, "the orphan is still there"
                 time.sleep(0.2)

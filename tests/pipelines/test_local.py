@@ -77,15 +77,23 @@ class Place:
 
 def step_process(runner: subprocess.Popen[str], step: str) -> psutil.Process:
     """Wait for the Python process of a step."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert runner.poll() is None, "the run ended before the step began"
         for child in psutil.Process(runner.pid).children(recursive=True):
-            command = child.cmdline() if child.is_running() and child.status() != psutil.STATUS_ZOMBIE else []
+            command = command_of(child)
             if command[-2:] == ["--function_to_execute", step] and "-m" in command:
                 return child
         time.sleep(0.02)
     raise AssertionError(f"step {step} did not begin")
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The command line; empty if the process has ended, which it may at any moment."""
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 def over(process: psutil.Process) -> bool:
