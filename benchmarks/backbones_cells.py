@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones_settings import CHOICES
+from refresh_study.files import complete
 
 from mec.config import EvaluateConfig, PretrainConfig, RunConfig, TrainConfig
 
@@ -125,7 +125,7 @@ def make_data(cell: Cell, work: Path) -> None:
         vocabulary_step(counts=out / "counts", count=config.count, out=out / "vocabulary")
         encode_step(data=config.data, vocabulary=out / "vocabulary", seed=config.seed, out=out / "dataset")
 
-    _complete(cell.data(work), make)
+    complete(cell.data(work), make)
 
 
 def make_space(cell: Cell, work: Path) -> None:
@@ -152,7 +152,7 @@ def make_space(cell: Cell, work: Path) -> None:
             out_codes=out / "codes",
         )
 
-    _complete(cell.space(work), make)
+    complete(cell.space(work), make)
 
 
 def run_cell(cell: Cell, work: Path) -> None:
@@ -231,17 +231,6 @@ def measure(model: Path, dataset: Path, space: Path, batch_size: int) -> Facts:
         "train_rows_per_s": rows.num_rows("train") * fit["history"][-1]["epoch"] / step["seconds"],
         "epochs": fit["best_epoch"],
     }
-
-
-def _complete(directory: Path, make: Callable[[Path], None]) -> None:
-    """Make a directory aside and rename it, unless it is there."""
-    if directory.exists():
-        return
-    draft = directory.with_name(directory.name + ".part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    make(draft)
-    draft.rename(directory)
 
 
 def _data_settings(config: RunConfig) -> list[Any]:

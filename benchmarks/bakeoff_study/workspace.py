@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from refresh_study.files import complete
 
 from mec.bakeoff.cells import Cell
 from mec.bundle import json_hash
@@ -101,7 +101,7 @@ def make_data(job: Job) -> str:
         vocabulary_step(counts=out / "counts", count=config.count, out=out / "vocabulary")
         encode_step(data=config.data, vocabulary=out / "vocabulary", seed=config.seed, out=out / "dataset")
 
-    _complete(job.data, make)
+    complete(job.data, make)
     return f"data of {job.config.name}"
 
 
@@ -119,7 +119,7 @@ def make_space(job: Job) -> str:
             out=out / "pretrained",
         )
 
-    _complete(job.space, make)
+    complete(job.space, make)
     return f"FM of {job.config.name}, seed {job.cell.seed}"
 
 
@@ -140,16 +140,6 @@ def write_whole(file: Path, text: str) -> None:
     draft = file.with_name(f"{file.name}.{os.getpid()}.part")
     draft.write_text(text, encoding="utf-8")
     draft.replace(file)
-
-
-def _complete(directory: Path, make: Callable[[Path], None]) -> None:
-    if directory.exists():
-        return
-    draft = directory.with_name(directory.name + ".part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    make(draft)
-    draft.rename(directory)
 
 
 def _short(settings: Any) -> str:

@@ -8,7 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from compression_study.summary import Estimate, Row
+from compression_study.summary import Row, ends
+from mec.bakeoff.estimates import Estimate
 from mec.evaluation import formatting as fmt
 from mec.evaluation.figure_style import COMPRESSED, FULL, GREY, INK, house_style, new_figure, to_png
 
@@ -71,7 +72,7 @@ def _auc(name: str, rows: Sequence[Row]) -> Figure:
     axes = figure.subplots()
     reference = next((row.auc for row in rows if row.variant.method == "reference"), None)
     if reference is not None:
-        axes.axhspan(reference.low, reference.high, color=FULL, alpha=0.18, linewidth=0)
+        axes.axhspan(*ends(reference), color=FULL, alpha=0.18, linewidth=0)
         axes.axhline(reference.mean, color=FULL, linewidth=1, linestyle=(0, (4, 2)), label="full tables, tuned")
     _curves(axes, rows, lambda row: row.auc)
     axes.set(ylabel="test AUC")
@@ -106,7 +107,7 @@ def _curves(axes: Axes, rows: Sequence[Row], value: Callable[[Row], Estimate | N
         if not found:
             continue
         ratios = [ratio for ratio, _ in found]
-        lows, highs = [e.low for _, e in found], [e.high for _, e in found]
+        lows, highs = [ends(e)[0] for _, e in found], [ends(e)[1] for _, e in found]
         axes.fill_between(ratios, lows, highs, color=color, alpha=0.18, linewidth=0)
         axes.plot(ratios, [e.mean for _, e in found], color=color, marker=marker, markersize=4.5, label=label)
 

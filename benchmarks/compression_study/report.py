@@ -9,8 +9,9 @@ from typing import Any
 from compression_study.plan import Workspace
 from compression_study.plots import CURVES, draw_plots, on_curve
 from compression_study.rivals import duels
-from compression_study.summary import Estimate, Row, crossover, summarise
+from compression_study.summary import Row, crossover, summarise
 from compression_study.variants import Variant
+from mec.bakeoff.estimates import Estimate
 from mec.bundle import write_json
 from mec.evaluation import formatting as fmt
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compression_study.plots import CURVES, on_curve
-from compression_study.summary import Estimate, Row, estimate
+from compression_study.summary import Row
+from mec.bakeoff.estimates import Estimate, estimate
 
 _BYTES_SLACK = 1.05  # a rival may take up to 5 % fewer bytes, as a budget may
 

@@ -9,29 +9,11 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from scipy import stats
-
 from compression_study.plan import Workspace
 from compression_study.variants import Point, Variant
+from mec.bakeoff.estimates import Estimate, estimate
 
 Cells = dict[int, dict[str, Any]]  # seed -> cell
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds and half its 95 % interval (Student's t); None with fewer than two seeds."""
-
-    mean: float
-    half: float | None
-    num_seeds: int
-
-    @property
-    def low(self) -> float:
-        return self.mean - (self.half or 0.0)
-
-    @property
-    def high(self) -> float:
-        return self.mean + (self.half or 0.0)
 
 
 @dataclass(frozen=True)
@@ -72,17 +54,10 @@ class Row:
         }
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % t-interval.
-
-    Args:
-        values: One per seed, one at least.
-    """
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return Estimate(mean, None, len(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return Estimate(mean, half, len(values))
+def ends(value: Estimate) -> tuple[float, float]:
+    """Ends of the interval, both the mean where there is none."""
+    half = value.half or 0.0
+    return value.mean - half, value.mean + half
 
 
 def summarise(workspace: Workspace, variants: Sequence[Variant], seeds: Sequence[int]) -> list[Row]:

@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from compression_study.summary import estimate
-
+from mec.bakeoff.estimates import estimate
 from mec.bundle import write_json
 from mec.evaluation import formatting as fmt
 from pipelines.results import MADE_BY, REFRESH_MADE_BY

@@ -7,8 +7,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compression_study.summary import Estimate
+from compression_study.summary import ends
 
+from mec.bakeoff.estimates import Estimate
 from mec.evaluation.figure_style import COMPRESSED, FULL, GREY, house_style, new_figure, swatch, to_png
 from refresh_study.summary import Line
 
@@ -111,7 +112,7 @@ def _shades(num: int) -> list[str]:
 
 
 def _band(axes: Axes, value: Estimate, color: str, label: str) -> None:
-    axes.axvspan(value.low, value.high, color=color, alpha=0.18, linewidth=0)
+    axes.axvspan(*ends(value), color=color, alpha=0.18, linewidth=0)
     axes.axvline(value.mean, color=color, linewidth=1, linestyle=(0, (4, 2)), label=label)
 
 
@@ -120,7 +121,9 @@ def _curve(
 ) -> None:
     found = [value(line) for line in lines]
     periods = [line.period for line in lines]
-    axes.fill_between(periods, [e.low for e in found], [e.high for e in found], color=color, alpha=0.15, linewidth=0)
+    axes.fill_between(
+        periods, [ends(e)[0] for e in found], [ends(e)[1] for e in found], color=color, alpha=0.15, linewidth=0
+    )
     style = "-" if marker else (0, (4, 2))
     axes.plot(
         periods, [e.mean for e in found], color=color, marker=marker, markersize=4.5, linestyle=style, label=label

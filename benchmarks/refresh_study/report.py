@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compression_study.summary import Estimate
-
+from mec.bakeoff.estimates import Estimate
 from mec.bundle import write_json
 from mec.evaluation import formatting as fmt
 from refresh_study.plots import draw_series, draw_variants, save

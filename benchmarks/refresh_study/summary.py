@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compression_study.summary import Estimate, estimate
 
+from mec.bakeoff.estimates import Estimate, estimate
 from refresh_study.chain import NEVER, RETRAIN, Chain
 from refresh_study.files import read_cell
 from refresh_study.sources import Study

@@ -18,11 +18,10 @@ from pydantic import Field
 from torch import Tensor
 
 from mec.embeddings.method import METHODS, MethodInputs
-from mec.embeddings.pq import PQSettings, ProductMethod
+from mec.embeddings.pq import PQSettings, WeightedProduct
 from mec.quantize.product import ProductCodebook, column_parts
 from mec.quantize.sampling import sample_points
 from mec.quantize.storage import stored
-from mec.quantize.weights import Weighting
 
 
 class OPQSettings(PQSettings):
@@ -33,21 +32,11 @@ class OPQSettings(PQSettings):
 
 
 @METHODS.register("opq")
-class OPQ(ProductMethod[OPQSettings]):
-    """Product codes of rotated pre-trained rows; a rotation per vocabulary."""
+class OPQ(WeightedProduct[OPQSettings]):
+    """Product codes of rotated pre-trained rows; a rotation per vocabulary, which training leaves as it is."""
 
     name = "opq"
     Settings = OPQSettings
-
-    @classmethod
-    def weighting(cls, settings: OPQSettings) -> Weighting:
-        """As set."""
-        return settings.weights
-
-    @classmethod
-    def trains_codewords(cls, settings: OPQSettings) -> bool:
-        """Where they are warm; the rotation stays."""
-        return settings.codewords == "warm"
 
     @classmethod
     def rotation(cls, rows: Tensor, weights: Tensor, settings: OPQSettings, seed: int) -> Tensor | None:

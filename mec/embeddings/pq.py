@@ -217,19 +217,26 @@ def quantize_config(settings: ProductSettings) -> QuantizeConfig:
     )
 
 
-@METHODS.register("pq")
-class PQ(ProductMethod[PQSettings]):
-    """Product codes of pre-trained rows."""
+PQSettingsT = TypeVar("PQSettingsT", bound=PQSettings)
 
-    name = "pq"
-    Settings = PQSettings
+
+class WeightedProduct(ProductMethod[PQSettingsT]):
+    """Product codes of rows under the weights that are set, of codewords that are trained if set so."""
 
     @classmethod
-    def weighting(cls, settings: PQSettings) -> Weighting:
+    def weighting(cls, settings: PQSettingsT) -> Weighting:
         """As set."""
         return settings.weights
 
     @classmethod
-    def trains_codewords(cls, settings: PQSettings) -> bool:
+    def trains_codewords(cls, settings: PQSettingsT) -> bool:
         """Where they are warm."""
         return settings.codewords == "warm"
+
+
+@METHODS.register("pq")
+class PQ(WeightedProduct[PQSettings]):
+    """Product codes of pre-trained rows."""
+
+    name = "pq"
+    Settings = PQSettings

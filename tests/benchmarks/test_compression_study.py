@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from compression_study.plan import Workspace, plan
 from compression_study.rivals import duels
-from compression_study.summary import Estimate, Row, crossover, estimate, summarise
+from compression_study.summary import Row, crossover, summarise
 from compression_study.tables import TABLES, Study, find_study
 from compression_study.variants import Point, Variant, find_variants
 from scipy import stats
 
+from mec.bakeoff.estimates import Estimate, estimate
 from mec.config import PretrainConfig, QuantizeConfig, load_config
 from mec.data.layout import FieldLayout, FieldSlots
 
