@@ -67,6 +67,7 @@ def fit(
     l2_at: Callable[[float], float] | None = None,
     checkpoints: Checkpoints | None = None,
     part: tuple[int, int] = (1, 1),
+    start_auc: float = -math.inf,
 ) -> FitResult:
     """Train ``model`` in place and leave it at its best validation AUC.
 
@@ -79,6 +80,8 @@ def fit(
         l2_at: Epochs passed -> L2 weight; default: ``settings.l2`` throughout.
         checkpoints: Where to keep and find state after every validation.
         part: Which of how many trainings of the step this is, for its progress bar.
+        start_auc: Validation AUC of ``model`` as it comes: weights that do not exceed it are not kept, and where none
+            do, the model stays as it came and ``best_epoch`` is 0. Default: it has learned nothing yet.
 
     Raises:
         ConfigError: ``settings.device`` is not on this machine.
@@ -95,7 +98,7 @@ def fit(
     validate_after = {
         math.ceil(num_batches * (i + 1) / settings.evaluations_per_epoch) for i in range(settings.evaluations_per_epoch)
     }
-    result, best, bad, start = FitResult(), copy.deepcopy(model.state_dict()), 0, 0
+    result, best, bad, start = FitResult(best_auc=start_auc), copy.deepcopy(model.state_dict()), 0, 0
     state = checkpoints.load() if checkpoints else None
     if state is not None:
         model.load_state_dict(state["model"])

@@ -62,6 +62,17 @@ def test_stops_when_validation_stops_improving(data: EncodedDataset) -> None:
     assert result.history[-1].epoch < 100
 
 
+def test_goes_on_from_trained_weights_only_to_better_ones(data: EncodedDataset) -> None:
+    model = new_model(data)
+    trained = {k: v.clone() for k, v in model.state_dict().items()}
+    stays = fit(model, data, SETTINGS, name="train", seed=0, start_auc=1.0)
+    assert (stays.best_auc, stays.best_epoch, len(stays.history)) == (1.0, 0.0, 4)
+    assert same(model.state_dict(), trained)
+    moves = fit(model, data, SETTINGS, name="train", seed=0, start_auc=0.0)
+    assert moves.best_epoch > 0
+    assert not same(model.state_dict(), trained)
+
+
 def test_validates_several_times_per_epoch(data: EncodedDataset) -> None:
     settings = SETTINGS.model_copy(update={"max_epochs": 2, "evaluations_per_epoch": 3})
     result = fit(new_model(data), data, settings, name="train", seed=0)

@@ -8,10 +8,13 @@ from typing import Any
 from mec.config import RefreshConfig
 from refresh_study.sources import Kind
 
+_STARTS = ("shrunk", "warm", "fresh")
 _ROWS: dict[str, dict[str, Any]] = {
     "new": {"replay": "none"},
-    "sample": {"replay": "sample"},
-    "all": {"replay": "all"},
+    "1.5x": {"replay": "sample", "replay_ratio": 1.5, "finish_on_new": False},
+    "2x": {"replay": "sample", "replay_ratio": 2.0, "finish_on_new": False},
+    "2x then new": {"replay": "sample", "replay_ratio": 2.0},
+    "all": {"replay": "all", "finish_on_new": False},
 }
 _CODINGS: dict[str, dict[str, Any]] = {
     "frozen h0": {"hysteresis": 0.0},
@@ -21,13 +24,13 @@ _CODINGS: dict[str, dict[str, Any]] = {
 
 VARIANTS: dict[str, RefreshConfig] = {
     f"{start} {rows} {coding}": RefreshConfig.model_validate({"start": start, **replay, **settings})
-    for start in ("shrunk", "warm", "fresh")
+    for start in _STARTS
     for rows, replay in _ROWS.items()
     for coding, settings in _CODINGS.items()
 }
-_DEFAULT = "shrunk sample frozen h.6"
+_DEFAULT = "shrunk 2x then new frozen h.6"
 assert VARIANTS[_DEFAULT] == RefreshConfig()
-_SERIES = (_DEFAULT, "warm sample frozen h.6", "shrunk all frozen h.6", "shrunk all renewed")
+_SERIES = (_DEFAULT, "shrunk 2x then new renewed", "shrunk 1.5x frozen h.6", "warm 1.5x frozen h.6")
 
 
 def choose_variants(kind: Kind, patterns: list[str]) -> list[str]:
@@ -49,5 +52,5 @@ def slug(name: str) -> str:
 
 def pretraining_of(variant: str) -> str:
     """Which retraining of the small model a variant codes, as part of a path."""
-    refresh = VARIANTS[variant]
-    return f"{refresh.start}-{refresh.replay}"
+    start, rows = next((s, r) for s in _STARTS for r in _ROWS for c in _CODINGS if variant == f"{s} {r} {c}")
+    return slug(f"{start} {rows}")

@@ -68,10 +68,14 @@ class RefreshConfig(Settings):
         "sample", description="old training rows beside the new ones; with all the cost grows with the history"
     )
     replay_ratio: float = Field(
-        1.5,
+        2.0,
         gt=0,
         le=1_000,
         description="sample: old rows per new training row, drawn uniformly; all where there are fewer",
+    )
+    finish_on_new: bool = Field(
+        True,
+        description="with old rows: go on with the new ones alone at the end, as long as that helps on held-out ones",
     )
     anchor: float = Field(
         0.0, ge=0, description="weight of the mean over rows of |row - old row|^2 of the batch's known values; 0: off"
@@ -97,6 +101,8 @@ class RefreshConfig(Settings):
             )
         if self.replay != "sample":
             self.refuse_without_effect(["replay_ratio"], f"while replay is {self.replay!r}")
+        if self.replay == "none":
+            self.refuse_without_effect(["finish_on_new"], "while replay is 'none': new rows are alone from the start")
         if self.codebooks == "renewed":
             self.refuse_without_effect(["hysteresis"], "with renewed codebooks, whose codes are all new")
         return self

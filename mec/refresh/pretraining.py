@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,8 +59,11 @@ def refresh_pretrain_step(
     vocabulary's old rows, shrunk as these are, plus noise. ``pretrain.folds`` is not used: no backbone will be trained
     on these tables.
 
+    With ``refresh.finish_on_new`` the training has two parts: old and new rows together, which keeps what little moved,
+    then the new ones alone, which unlearns what no longer holds. Each stops by itself.
+
     Args:
-        refresh: Start, shrink, replay, anchor.
+        refresh: Start, shrink, replay, finish_on_new, anchor.
         pretrain: Model, D and optimizer, as in the train run.
         dataset: "dataset" bundle of the new rows, encoded with ``vocabulary``; its valid split stops the training.
         replay: "dataset" bundles of earlier periods, for ``refresh.replay`` other than ``none``; else not read.
@@ -87,11 +91,9 @@ def refresh_pretrain_step(
         if refresh.replay != "none":
             earlier = [EncodedDataset.open(path, verify=False) for path in replay]
             rows = write_training_rows(new, earlier, refresh, seed, mixed)
-        kept = None
-        if checkpoints is not None:
-            settings = [refresh.start, refresh.shrink, refresh.anchor, pretrain.model_dump(mode="json")]
-            kept = Checkpoints(checkpoints, STEP, [rows.bundle.uuid, old.uuid, settings, seed])
-        model, result = _train(refresh, pretrain, rows, old, old_tables, seed, kept)
+        key = [rows.bundle.uuid, old.uuid, _settings(refresh), pretrain.model_dump(mode="json"), seed]
+        kept = [None if checkpoints is None else Checkpoints(checkpoints, STEP, [*key, part]) for part in (1, 2)]
+        model, fits = _train(refresh, pretrain, new, rows, old, old_tables, seed, kept)
         assert isinstance(model.embedding, FullEmbedding)
         trained = count_rows(rows)
         tables = {name: table.detach().cpu() for name, table in model.embedding.tables().items()}
@@ -100,7 +102,7 @@ def refresh_pretrain_step(
         parents: dict[str, Bundle | str] = {"dataset": new.bundle, "rows": rows.bundle.uuid}
         parents |= {"vocabulary": vocabularies.bundle.uuid, "parent": old}
         config = {
-            "refresh": [refresh.start, refresh.shrink, refresh.anchor],
+            "refresh": _settings(refresh),
             "pretrain": pretrain.model_dump(mode="json"),
             "seed": seed,
         }
@@ -113,32 +115,49 @@ def refresh_pretrain_step(
                 "embedding_dim": pretrain.embedding_dim,
                 "model": pretrain.model,
                 "layout": new.layout.to_json(),
-                "fit": result.to_json(),
+                "fit": fits[0].to_json(),
+                "finish": fits[1].to_json() if len(fits) > 1 else None,
                 "folds": {"num": 0, "seed": seed, "fits": []},
                 "alignment": alignment.to_json(),
                 "rows": {"new": new.num_rows("train"), "replayed": rows.num_rows("train") - new.num_rows("train")},
             }
-        if kept is not None:
-            kept.clear()
+        for checkpoint in filter(None, kept):
+            checkpoint.clear()
         shutil.rmtree(mixed, ignore_errors=True)
-        found = draft.extra["rows"]
+        found, epochs = draft.extra["rows"], " + ".join(f"{fitted.best_epoch:g}" for fitted in fits)
         record.summary = (
             f"{refresh.start} start on {found['new']} new and {found['replayed']} old rows: valid AUC "
-            f"{result.best_auc:.4f} after {result.best_epoch:g} epochs, {alignment.overall.explained_after:.0%} of the "
+            f"{fits[-1].best_auc:.4f} after {epochs} epochs, {alignment.overall.explained_after:.0%} of the "
             "old vectors explained"
         )
+
+
+def _settings(refresh: RefreshConfig) -> list[object]:
+    """What shapes the training beside its rows."""
+    return [refresh.start, refresh.shrink, refresh.anchor, refresh.finish_on_new]
 
 
 def _train(
     refresh: RefreshConfig,
     pretrain: PretrainConfig,
+    new: EncodedDataset,
     rows: EncodedDataset,
     old: Bundle,
     old_tables: Mapping[str, Tensor],
     seed: int,
-    kept: Checkpoints | None,
-) -> tuple[CtrModel, FitResult]:
-    """The small model, trained; its vectors are not in the old space yet."""
+    kept: Sequence[Checkpoints | None],
+) -> tuple[CtrModel, list[FitResult]]:
+    """The small model, trained; its vectors are not in the old space yet.
+
+    Args:
+        refresh, pretrain, old, old_tables, seed: As of the step.
+        new: The new rows.
+        rows: New and old ones.
+        kept: One for each of the two parts.
+
+    Returns:
+        The model, and how each part of its training went.
+    """
     model, weight = build_pretrained(rows, pretrain, seed), pretrain.l2
     assert isinstance(model.embedding, FullEmbedding)
     if refresh.start != "fresh":
@@ -155,7 +174,14 @@ def _train(
         anchored.bias, weight = model.bias, anchored.weight
         model = anchored
     l2_at = _l2_schedule(weight, pretrain.l2_warmup_epochs if refresh.start == "fresh" else 0.0)
-    return model, fit(model, rows, pretrain, name=STEP, seed=seed, l2_at=l2_at, checkpoints=kept)
+    num_parts = 2 if refresh.finish_on_new and refresh.replay != "none" else 1
+    shared: dict[str, Any] = {"name": STEP, "seed": seed}
+    fits = [fit(model, rows, pretrain, **shared, l2_at=l2_at, checkpoints=kept[0], part=(1, num_parts))]
+    if num_parts > 1:
+        # no warm-up of the L2: the vectors have their size
+        shared |= {"l2_at": lambda _: weight, "checkpoints": kept[1], "part": (2, 2), "start_auc": fits[0].best_auc}
+        fits.append(fit(model, new, pretrain, **shared))
+    return model, fits
 
 
 @torch.no_grad()

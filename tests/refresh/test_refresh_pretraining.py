@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from mec.alignment import align, shared_weights
 from mec.bundle import open_bundle
+from mec.checkpoints import Checkpoints
 from mec.config import PretrainConfig, RefreshConfig
 from mec.ctr_model import squared_norm
 from mec.data.dataset import EncodedDataset
@@ -25,6 +27,7 @@ from mec.refresh.recode_step import recode_step
 from mec.refresh.refreshable import check_refreshable
 from mec.refresh.replay import write_training_rows
 from mec.refresh.vocabulary import new_counts
+from mec.training import FitResult, fit
 from mec.training_steps import train_step
 from tests.refresh.refresh_run import Generation, new_period, pretrain_again, train_run
 
@@ -170,6 +173,57 @@ def test_a_killed_training_goes_on(
     refresh_pretrain_step(**inputs, out=tmp_path / "out")
     assert open_bundle(tmp_path / "out").uuid == open_bundle(whole).uuid
     assert not list((tmp_path / "kept").iterdir())
+
+
+@pytest.mark.parametrize("part", [1, 2])
+def test_a_training_killed_in_either_part_goes_on(
+    base: Generation, new: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    refresh = RefreshConfig()
+    whole = pretrain_again(base, new, tmp_path / "whole", refresh)
+    saves, save = [], Checkpoints.save
+
+    def save_and_stop(self: Checkpoints, state: dict[str, Any]) -> None:
+        save(self, state)
+        saves.append(self.path)
+        if len(set(saves)) == part and saves.count(self.path) == 2:
+            raise KeyboardInterrupt
+
+    inputs: dict[str, Any] = {
+        "refresh": refresh, "pretrain": base.config.pretrain, "dataset": new["dataset"], "replay": base.datasets,
+        "vocabulary": new["vocabulary"], "pretrained": base.pretrained, "seed": 1, "checkpoints": tmp_path / "kept",
+    }  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            refresh_pretrain_step(**inputs, out=tmp_path / "out")
+    assert len(list((tmp_path / "kept").iterdir())) == part
+    refresh_pretrain_step(**inputs, out=tmp_path / "out")
+    assert open_bundle(tmp_path / "out").uuid == open_bundle(whole).uuid
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_the_new_rows_come_alone_at_the_end(
+    base: Generation, new: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_new, num_old = (EncodedDataset.open(p).num_rows("train") for p in (new["dataset"], base.dataset))
+    seen: list[tuple[int, float]] = []
+
+    def look(model: Any, dataset: EncodedDataset, *args: Any, **settings: Any) -> FitResult:
+        seen.append((dataset.num_rows("train"), settings.get("start_auc", -math.inf)))
+        return fit(model, dataset, *args, **settings)
+
+    monkeypatch.setattr("mec.refresh.pretraining.fit", look)
+    both = open_bundle(pretrain_again(base, new, tmp_path / "both", RefreshConfig(replay="all"))).extra
+    assert seen == [(num_new + num_old, -math.inf), (num_new, both["fit"]["best_auc"])]
+    assert both["finish"]["best_auc"] >= both["fit"]["best_auc"]
+    seen.clear()
+    once = RefreshConfig(replay="all", finish_on_new=False)
+    assert open_bundle(pretrain_again(base, new, tmp_path / "once", once)).extra["finish"] is None
+    assert seen == [(num_new + num_old, -math.inf)]
+    seen.clear()
+    pretrain_again(base, new, tmp_path / "none", RefreshConfig(replay="none"))
+    assert seen == [(num_new, -math.inf)]
 
 
 def _killed(*_: object) -> None:
