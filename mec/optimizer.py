@@ -41,6 +41,11 @@ class CtrOptimizer:
         for table in self.tables:
             table.step_rows(self.num_steps, self.learning_rate)
 
+    def end(self) -> None:
+        """Free the state of the tables' rows; no step can follow."""
+        for table in self.tables:
+            table.end_training()
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on: step count, dense state, row moments."""
         return {

@@ -138,7 +138,8 @@ def fit(
             result.num_steps, loss_sum, loss_rows = step, 0.0, 0
             if valid_auc > result.best_auc:
                 result.best_auc, result.best_epoch, bad = valid_auc, passed, 0
-                best = copy.deepcopy(model.state_dict())
+                for key, value in model.state_dict().items():
+                    best[key].copy_(value)  # in place: a table fits in memory once less
             elif not _on_plateau(result):
                 bad += 1
             if checkpoints:
@@ -158,6 +159,7 @@ def fit(
                 break
             model.train()
     bar.set(before + longest, f"{prefix}best valid AUC {result.best_auc:.4f} at epoch {result.best_epoch:.2f}")
+    optimizer.end()
     model.load_state_dict(best)
     model.eval()
     return result

@@ -17,7 +17,7 @@ from mec.config import OptimizerConfig
 from mec.ctr_model import CtrModel, predict_split, squared_norm, to_device
 from mec.data.dataset import Batch, EncodedDataset
 from mec.data.layout import FieldLayout, FieldSlots
-from mec.embeddings.full import FullEmbedding
+from mec.embeddings.full import FullEmbedding, RowSparseTable
 from mec.errors import ConfigError, TrainingError
 from mec.evaluation.metrics import auc
 from mec.models import build_backbone
@@ -71,6 +71,17 @@ def test_goes_on_from_trained_weights_only_to_better_ones(data: EncodedDataset) 
     moves = fit(model, data, SETTINGS, name="train", seed=0, start_auc=0.0)
     assert moves.best_epoch > 0
     assert not same(model.state_dict(), trained)
+
+
+def test_nothing_of_the_optimizer_stays_with_the_model(data: EncodedDataset) -> None:
+    model = new_model(data)
+    fit(model, data, SETTINGS, name="train", seed=0)
+    tables = [m for m in model.modules() if isinstance(m, RowSparseTable)]
+    assert tables
+    assert all(t.moments.numel() == t.scratch.numel() == 0 for t in tables)
+    first = {k: v.clone() for k, v in model.state_dict().items()}
+    fit(model, data, SETTINGS, name="train", seed=1)  # and another training can follow
+    assert not same(model.state_dict(), first)
 
 
 def test_validates_several_times_per_epoch(data: EncodedDataset) -> None:

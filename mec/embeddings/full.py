@@ -50,6 +50,12 @@ class RowSparseTable(nn.Module):
         self.moments = _zeros(num_rows, width + 1).to(self.weight.device)
         self.scratch = _zeros(num_rows, dtype=np.int32).to(self.weight.device)
 
+    def end_training(self) -> None:
+        """Free the optimizer's state."""
+        self._pending = None
+        self.moments = self.moments.new_zeros(0, self.moments.shape[1])
+        self.scratch = self.scratch.new_zeros(0)
+
     def forward(self, index: Tensor) -> Tensor:
         """(N,) row numbers -> (N, width) rows."""
         if not (self.training and torch.is_grad_enabled()):
