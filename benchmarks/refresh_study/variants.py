@@ -17,8 +17,9 @@ _ROWS: dict[str, dict[str, Any]] = {
     "all": {"replay": "all", "finish_on_new": False},
 }
 _CODINGS: dict[str, dict[str, Any]] = {
-    "frozen h0": {"hysteresis": 0.0},
-    "frozen h.6": {"hysteresis": 0.6},
+    "frozen h0": {"hysteresis": 0.0, "max_rewritten": 1.0},
+    "frozen h.6": {"hysteresis": 0.6, "max_rewritten": 1.0},
+    "frozen top.3": {},
     "renewed": {"codebooks": "renewed"},
 }
 
@@ -28,7 +29,7 @@ VARIANTS: dict[str, RefreshConfig] = {
     for rows, replay in _ROWS.items()
     for coding, settings in _CODINGS.items()
 }
-_DEFAULT = "shrunk 2x then new frozen h.6"
+_DEFAULT = "shrunk 2x then new frozen top.3"
 assert VARIANTS[_DEFAULT] == RefreshConfig()
 _SERIES = (_DEFAULT, "shrunk 2x then new renewed", "shrunk 1.5x frozen h.6", "warm 1.5x frozen h.6")
 

@@ -86,10 +86,20 @@ class RefreshConfig(Settings):
         "a whole",
     )
     hysteresis: float = Field(
-        0.6, ge=0, lt=1, description="frozen: share of its squared error that a value's change of code must save"
+        0.2, ge=0, lt=1, description="frozen: share of its squared error that a value's change of code must save"
+    )
+    max_rewritten: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        description="frozen: largest share of known values whose online row changes; those that save most go first",
     )
     recalibrate: bool = Field(True, description="refit scale and bias of the output on the new validation rows")
     bounds: BoundsConfig = BoundsConfig()
+    on_escalation: Literal["mark", "train"] = Field(
+        "mark",
+        description="mark: say that a training is called for; train: also run the train pipeline on old and new rows",
+    )
 
     @model_validator(mode="after")
     def _all_have_an_effect(self) -> RefreshConfig:
@@ -104,5 +114,7 @@ class RefreshConfig(Settings):
         if self.replay == "none":
             self.refuse_without_effect(["finish_on_new"], "while replay is 'none': new rows are alone from the start")
         if self.codebooks == "renewed":
-            self.refuse_without_effect(["hysteresis"], "with renewed codebooks, whose codes are all new")
+            self.refuse_without_effect(
+                ["hysteresis", "max_rewritten"], "with renewed codebooks, whose codes are all new"
+            )
         return self

@@ -27,7 +27,7 @@ class Recounted:
 
     Attributes:
         changed: Known places of the stream with another code; under a renewed codebook all values.
-        held: Known places whose nearest code is another, but saves too little.
+        held: Known places whose nearest code is another, but saves too little, or less than those that changed.
         added: Values that had no id before.
     """
 
@@ -41,11 +41,16 @@ class Recounted:
 
 @dataclass(frozen=True)
 class NextCodes:
-    """One vocabulary's stream (uint8), its head's (H, W) rows as they are stored, and what changed."""
+    """One vocabulary's stream (uint8), its head's (H, W) rows as they are stored, and what changed.
+
+    Attributes:
+        saved: By place of the old stream, ``recoding.Recoded.saved``.
+    """
 
     packed: NDArray[np.uint8]
     head: Tensor
     recounted: Recounted
+    saved: Tensor
 
 
 def growing_plan(old: Codes, name: str, size: int) -> VocabularyPlan:
@@ -83,17 +88,17 @@ def recode_vocabulary(
     points[0] = shared_row(rows[:1], weights[:1], rows[tail], weights[tail])[0]
     num_old = old.plan(name).coded(before)
     stream = unpack(old.packed[name], num_old, plan.num_codes, plan.bits)
-    has_new = trained[ids[:num_old]] > 0
-    has_new[0] = bool(trained[OOV_ID] > 0) or bool((trained[tail] > 0).any())
+    counts = trained[ids[:num_old]]
+    counts[0] = trained[OOV_ID] + trained[tail].sum()
     book = old.codebooks.coded[name]
-    found = recode(points, torch.from_numpy(stream), has_new, book, hysteresis=hysteresis, chunk_rows=chunk_rows)
+    found = recode(points, torch.from_numpy(stream), counts, book, hysteresis=hysteresis, chunk_rows=chunk_rows)
     head = torch.empty(0)
     if plan.head:
         span = slice(1, 1 + plan.head)
         fresh = stored(rows[span], floats, f"a row of vocabulary {name!r}")
         head = torch.where((trained[span] > 0)[:, None], fresh, old.head[name])
     recounted = Recounted(int(found.changed[:num_old].sum()), found.num_held, size - before)
-    return NextCodes(pack(found.codes.numpy(), plan.bits), head, recounted)
+    return NextCodes(pack(found.codes.numpy(), plan.bits), head, recounted, found.saved)
 
 
 def renew_vocabulary(

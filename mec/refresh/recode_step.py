@@ -21,8 +21,15 @@ from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
 from mec.quantize.pretrained_tables import PretrainedTables
 from mec.quantize.storage import stored
-from mec.refresh.next_codes import Recounted, growing_plan, recode_vocabulary, renew_vocabulary
+from mec.refresh.next_codes import (
+    NextCodes,
+    Recounted,
+    growing_plan,
+    recode_vocabulary,
+    renew_vocabulary,
+)
 from mec.refresh.pretraining import TRAINED_FILE
+from mec.refresh.rewriting import limit_rewritten
 from mec.serving.building import copy_bundle
 from mec.steps import step
 
@@ -49,7 +56,7 @@ def recode_step(
     name and switch scorers as a whole. Either way the backbone stays, and head and tail stay the same values.
 
     Args:
-        refresh: ``codebooks`` and ``hysteresis``.
+        refresh: ``codebooks``, ``hysteresis`` and ``max_rewritten``.
         quantize: As in the train run: weights, rows coded at a time, and how renewed codebooks are fitted. Shapes,
             head, tail and ``floats`` are those in service.
         pretrained: "pretrained" bundle of ``refresh_pretrain_step``.
@@ -75,10 +82,10 @@ def recode_step(
         settings = quantize.model_copy(update={"floats": old.codebooks.floats, "reliability": False})
         tables = PretrainedTables(bundle, vocabularies, settings)
         parents = {"vocabulary": vocabularies.bundle, "pretrained": bundle, "parent": old_bundle}
-        config = {"refresh": [refresh.codebooks, refresh.hysteresis], "seed": seed}
+        config = {"refresh": [refresh.codebooks, refresh.hysteresis, refresh.max_rewritten], "seed": seed}
         config |= {"quantize": settings.model_dump(mode="json")}
         if refresh.codebooks == "frozen":
-            following = _frozen(tables, old, refresh.hysteresis, settings)
+            following = _frozen(tables, old, refresh, settings)
             if out_codebook.exists():
                 shutil.rmtree(out_codebook)
             copy_bundle(book_bundle, out_codebook)
@@ -110,9 +117,9 @@ class _Following:
     diagnostics: Mapping[str, dict[str, object]] = field(default_factory=dict)
 
 
-def _frozen(tables: PretrainedTables, old: Codes, hysteresis: float, settings: QuantizeConfig) -> _Following:
-    books, packed, head, exact = old.codebooks, {}, {}, {}
-    recounted: dict[str, Recounted] = {}
+def _frozen(tables: PretrainedTables, old: Codes, refresh: RefreshConfig, settings: QuantizeConfig) -> _Following:
+    books, head, exact = old.codebooks, {}, {}
+    coded: dict[str, NextCodes] = {}
     progress = Progress(STEP, sum(tables.sizes.values()))
     for name, size in tables.sizes.items():
         rows, trained = tables.rows(name), _trained(tables.bundle, name, size)
@@ -123,16 +130,16 @@ def _frozen(tables: PretrainedTables, old: Codes, hysteresis: float, settings: Q
             exact[name][kept] = before[kept]
         else:
             weights = tables.weights(name)
-            found = recode_vocabulary(name, rows, weights, trained, old, hysteresis, settings.chunk_rows)
-            packed[name], recounted[name] = found.packed, found.recounted
-            if len(found.head):
-                head[name] = found.head
+            coded[name] = recode_vocabulary(name, rows, weights, trained, old, refresh.hysteresis, settings.chunk_rows)
+            if len(coded[name].head):
+                head[name] = coded[name].head
         progress.update(size, f"{name}: coded")
+    coded = limit_rewritten(coded, old, int(refresh.max_rewritten * sum(old.size(name) for name in coded)))
     sizes = {name: tables.sizes[name] for name in books.coded}
     plans = {name: growing_plan(old, name, size) for name, size in sizes.items()}
     codes = replace(
         old,
-        packed=packed,
+        packed={name: found.packed for name, found in coded.items()},
         head=head,
         exact=exact,
         sizes=sizes,
@@ -141,7 +148,7 @@ def _frozen(tables: PretrainedTables, old: Codes, hysteresis: float, settings: Q
         parent_generation=old.generation,
         uuid="",
     )
-    return _Following(codes, recounted)
+    return _Following(codes, {name: found.recounted for name, found in coded.items()})
 
 
 def _renewed(tables: PretrainedTables, old: Codes, settings: QuantizeConfig, seed: int) -> _Following:

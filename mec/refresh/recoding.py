@@ -22,11 +22,13 @@ class Recoded:
     Attributes:
         codes: (V_new, M), of the old codes' type.
         changed: (V_new,) bool: a code that differs from the old one, or the first code of a new value.
+        saved: (V_old,) float32, count * (|row - dec(old)|^2 - |row - dec(new)|^2) of changed codes; 0 of others.
         num_held: Values whose nearest code is another, but saves too little to change.
     """
 
     codes: Tensor
     changed: Tensor
+    saved: Tensor
     num_held: int
 
     @property
@@ -36,7 +38,13 @@ class Recoded:
 
 
 def recode(
-    rows: Tensor, old_codes: Tensor, has_new_data: Tensor, book: Codebook, *, hysteresis: float, chunk_rows: int
+    rows: Tensor,
+    old_codes: Tensor,
+    counts: Tensor,
+    book: Codebook,
+    *,
+    hysteresis: float,
+    chunk_rows: int,
 ) -> Recoded:
     """Code the rows of one vocabulary with a frozen codebook.
 
@@ -46,7 +54,7 @@ def recode(
     Args:
         rows: (V_new, W) float32, aligned to the codebook's space, by id.
         old_codes: (V_old, M) integers, V_old <= V_new, by id.
-        has_new_data: (V_old,) bool, whether the value, or for id 0 what stands for it, was trained on new rows.
+        counts: (V_old,) int64, how many training rows held the value, or for id 0 what stands for it.
         book: The codebook.
         hysteresis: Share of the squared error that a change must save, from 0 up to but not including 1.
         chunk_rows: Rows coded at a time.
@@ -57,13 +65,14 @@ def recode(
         TrainingError: A row to be coded is not finite.
     """
     num_old = len(old_codes)
-    _check(rows, old_codes, has_new_data, book, hysteresis)
+    _check(rows, old_codes, counts, book, hysteresis)
     codes = torch.empty(len(rows), book.num_codes, dtype=old_codes.dtype)
     codes[:num_old] = old_codes
     changed = torch.zeros(len(rows), dtype=torch.bool)
     changed[num_old:] = True
     num_held = 0
-    candidates = torch.nonzero(has_new_data)[:, 0]
+    saved = torch.zeros(num_old, dtype=torch.float32)
+    candidates = torch.nonzero(counts)[:, 0]
     for chunk in torch.split(candidates, chunk_rows):
         targets = _finite(rows[chunk])
         found = book.encode(targets)
@@ -75,10 +84,11 @@ def recode(
         num_held += int((~better).sum())
         codes[chunk[better]] = found[better].to(codes.dtype)
         changed[chunk[better]] = True
+        saved[chunk[better]] = (counts[chunk] * (old_errors - new_errors))[better]
     for start in range(num_old, len(rows), chunk_rows):
         part = slice(start, start + chunk_rows)
         codes[part] = book.encode(_finite(rows[part])).to(codes.dtype)
-    return Recoded(codes, changed, num_held)
+    return Recoded(codes, changed, saved, num_held)
 
 
 def _finite(rows: Tensor) -> Tensor:
@@ -92,7 +102,7 @@ def _finite(rows: Tensor) -> Tensor:
     return rows
 
 
-def _check(rows: Tensor, old_codes: Tensor, has_new_data: Tensor, book: Codebook, hysteresis: float) -> None:
+def _check(rows: Tensor, old_codes: Tensor, counts: Tensor, book: Codebook, hysteresis: float) -> None:
     if not 0.0 <= hysteresis < 1.0:
         raise ConfigError(
             "hysteresis is the share of the squared error that a change of code must save",
@@ -105,4 +115,4 @@ def _check(rows: Tensor, old_codes: Tensor, has_new_data: Tensor, book: Codebook
             found=f"codes {tuple(old_codes.shape)}, {book.num_codes} codes per value in the codebook",
             fix="pass the table, codes and codebook of one space, the table of the extended vocabulary",
         )
-    assert has_new_data.shape == (len(old_codes),)
+    assert counts.shape == (len(old_codes),)

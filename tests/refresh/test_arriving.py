@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from mec.bundle import file_sha256, open_bundle, write_bundle, write_json
 from mec.config import DataConfig, RefreshConfig
 from mec.errors import BundleError, ConfigError, DataError
-from mec.refresh.deciding import decision_step
+from mec.refresh.deciding import branch_after, decision_step
 from mec.refresh.steps import arrivals_step, new_rows, row_hashes_step
 from tests.refresh.periods import BY_COLUMN, FIELDS, make_rows, write_rows
 
@@ -114,6 +114,7 @@ def test_a_config_that_names_no_columns_is_refused_by_name() -> None:
         ({"start": "warm", "shrink": 0.2}, "shrink=0.2 has no effect while start is 'warm'"),
         ({"anchor": 0.1}, "an anchor holds vectors near what they were"),
         ({"codebooks": "renewed", "hysteresis": 0.1}, "hysteresis=0.1 has no effect with renewed codebooks"),
+        ({"codebooks": "renewed", "max_rewritten": 0.1}, "max_rewritten=0.1 has no effect with renewed codebooks"),
         ({"arrivals": {"column": "day"}}, "column and values of arrivals go together"),
         ({"hysteresis": 1.0}, "less than 1"),
         ({"anker": 1.0}, "Extra inputs are not permitted"),
@@ -153,6 +154,9 @@ def test_decisions(
     decision = json.loads((tmp_path / "d" / "decision.json").read_text())
     assert decision["action"] == action
     assert decision["numbers"]["bound_max_auc_drop"] == max_auc_drop
+    assert branch_after(tmp_path / "d", refresh) == action
+    trains = RefreshConfig(on_escalation="train")
+    assert branch_after(tmp_path / "d", trains) == {"escalate": "train"}.get(action, action)
 
 
 def test_with_an_evaluation_of_a_train_run(tmp_path: Path) -> None:

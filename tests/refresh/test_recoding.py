@@ -36,8 +36,8 @@ def test_against_a_loop(name: str, hysteresis: float, chunk_rows: int) -> None:
     before, rows = _draw(OLD, WIDTH, seed=4), _draw(NEW, WIDTH, seed=5)
     rows[:OLD] = before + 0.5 * rows[:OLD]
     old_codes = book.encode(before).to(torch.int32)
-    has_new = torch.rand(OLD, generator=torch.Generator().manual_seed(6)) < 0.7
-    found = recode(rows, old_codes, has_new, book, hysteresis=hysteresis, chunk_rows=chunk_rows)
+    counts = torch.randint(-2, 9, (OLD,), generator=torch.Generator().manual_seed(6)).clamp(min=0)
+    found = recode(rows, old_codes, counts, book, hysteresis=hysteresis, chunk_rows=chunk_rows)
     assert found.codes.dtype == torch.int32
     num_held = 0
     for i in range(NEW):
@@ -46,9 +46,11 @@ def test_against_a_loop(name: str, hysteresis: float, chunk_rows: int) -> None:
         if i < OLD:
             old = old_codes[i].tolist()
             errors = [float((rows[i] - book.decode(torch.tensor([c]))[0]).square().sum()) for c in (nearest, old)]
-            if not has_new[i] or errors[0] >= (1 - hysteresis) * errors[1]:
+            if not counts[i] or errors[0] >= (1 - hysteresis) * errors[1]:
                 wanted = old
-            num_held += bool(has_new[i]) and wanted != nearest
+            num_held += bool(counts[i]) and wanted != nearest
+            saved = int(counts[i]) * (errors[1] - errors[0]) if wanted != old else 0.0
+            assert float(found.saved[i]) == pytest.approx(saved, rel=1e-4)
         assert found.codes[i].tolist() == wanted
         assert bool(found.changed[i]) == (i >= OLD or wanted != old_codes[i].tolist())
     assert found.num_held == num_held
@@ -63,16 +65,16 @@ def test_hysteresis_compares_squared_errors() -> None:
     # from codeword 0 to 1: .3025 to .2025, a third saved; .5625 to .0625, eight ninths saved
     old = torch.zeros(4, 1, dtype=torch.int64)
     for hysteresis, wanted in ((0.33, [1, 1, 1, 1]), (0.34, [0, 0, 1, 1]), (0.88, [0, 0, 1, 1]), (0.89, [0, 0, 0, 0])):
-        found = recode(rows, old, torch.ones(4, dtype=torch.bool), book, hysteresis=hysteresis, chunk_rows=3)
+        found = recode(rows, old, torch.ones(4, dtype=torch.int64), book, hysteresis=hysteresis, chunk_rows=3)
         assert found.codes[:, 0].tolist() == wanted
 
 
 def test_the_same_rows_again_change_nothing() -> None:
     book = BOOKS["residual 2"]
     rows = _draw(NEW, WIDTH, seed=5)
-    has_new = torch.ones(OLD, dtype=torch.bool)
-    first = recode(rows, book.encode(_draw(OLD, WIDTH, seed=4)), has_new, book, hysteresis=0.2, chunk_rows=16)
-    again = recode(rows, first.codes, torch.ones(NEW, dtype=torch.bool), book, hysteresis=0.2, chunk_rows=16)
+    counts = torch.ones(OLD, dtype=torch.int64)
+    first = recode(rows, book.encode(_draw(OLD, WIDTH, seed=4)), counts, book, hysteresis=0.2, chunk_rows=16)
+    again = recode(rows, first.codes, torch.ones(NEW, dtype=torch.int64), book, hysteresis=0.2, chunk_rows=16)
     assert torch.equal(again.codes, first.codes)
     assert again.num_changed == 0
 
@@ -82,13 +84,13 @@ def test_rows_without_new_data_are_not_looked_at() -> None:
     rows = _draw(OLD, WIDTH, seed=5)
     rows[3] = torch.nan
     old_codes = book.encode(_draw(OLD, WIDTH, seed=4))
-    has_new = torch.ones(OLD, dtype=torch.bool)
-    has_new[3] = False
-    found = recode(rows, old_codes, has_new, book, hysteresis=0.0, chunk_rows=16)
+    counts = torch.ones(OLD, dtype=torch.int64)
+    counts[3] = 0
+    found = recode(rows, old_codes, counts, book, hysteresis=0.0, chunk_rows=16)
     assert torch.equal(found.codes[3], old_codes[3])
-    has_new[3] = True
+    counts[3] = 2
     with pytest.raises(TrainingError, match="found: 1 rows"):
-        recode(rows, old_codes, has_new, book, hysteresis=0.0, chunk_rows=16)
+        recode(rows, old_codes, counts, book, hysteresis=0.0, chunk_rows=16)
 
 
 def test_new_rows_that_are_not_finite_are_refused() -> None:
