@@ -20,6 +20,10 @@ _MEANS = {
     "keep": "the old generation stays in service; the new rows wait: add --with-waiting to the next refresh",
     "escalate": "the old generation stays in service: train a new model with `mec run`",
 }
+_TRAINED = {
+    True: "a new model was trained on all rows, and is in service",
+    False: "the old generation stays in service; the gate kept a new model, trained on all rows, out",
+}
 
 
 def refresh_and_show(
@@ -55,9 +59,13 @@ def refresh_and_show(
     console = Console()
     console.print(refresh_table(result.summary))
     console.print(steps_table(result.summary))
-    for reason in result.summary["reasons"]:
-        console.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"report: {result.report}", markup=False, highlight=False, soft_wrap=True)
+    lines = [f"  {reason}" for reason in result.summary["reasons"]] + [f"report: {result.report}"]
+    if "trained" in result.summary:
+        trained = result.summary["trained"]
+        lines += [f"  {reason}" for reason in trained["decision"]["reasons"]]
+        lines += [f"report of the training: {trained['report']}"]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -70,7 +78,11 @@ def refresh_table(summary: dict[str, Any]) -> Table:
     table.add_column("refreshed", justify="right")
     for label, key in (("AUC", "auc"), ("logloss", "logloss")):
         table.add_row(label, f"{summary[f'{key}_stale']:.4f}", f"{summary[f'{key}_refreshed']:.4f}")
-    table.add_row("decision", _MEANS[decision])
+    trained = summary.get("trained")
+    table.add_row("decision", _MEANS[decision] if trained is None else _TRAINED[trained["decision"]["promote"]])
+    if trained is not None:
+        alias = "champion" if trained["decision"]["promote"] else "challenger"
+        table.add_row("trained", f"v{trained['model_version']} ({alias}), AUC {trained['auc']:.4f} on its test rows")
     table.add_row("in service", f"v{summary['model_version']}, generation {summary['generation']}")
     table.add_row("online rows that differ", f"{summary['rows_rewritten']:,}")
     return table

@@ -216,7 +216,7 @@ def _defaults(name: str, config: RunConfig | None, profile: ClusterProfile | Non
     """Defaults of a pipeline's parameters."""
     settings = config or RunConfig()
     if profile is not None:
-        settings = with_devices(settings, profile, steps_of(PIPELINES[name]))
+        settings = with_devices(settings, profile, _steps_in_use(name, settings))
     parameters: dict[str, Any] = {}
     if config is None:
         changed = [section for section in SECTIONS if getattr(settings, section) != getattr(RunConfig(), section)]
@@ -236,6 +236,14 @@ def _defaults(name: str, config: RunConfig | None, profile: ClusterProfile | Non
             parameters["work_dir"] = profile.work_dir
     known = PIPELINES[name].component_spec.inputs or {}
     return {key: value for key, value in parameters.items() if key in known}
+
+
+def _steps_in_use(name: str, config: RunConfig) -> set[str]:
+    """The steps of a pipeline, without those of a training that a refresh does not escalate to."""
+    steps = steps_of(PIPELINES[name])
+    if name == "refresh" and config.refresh.on_escalation == "mark":
+        steps -= {"pretrain", "quantize", "train", "reference"}
+    return steps
 
 
 def _refresh_defaults(config: RunConfig, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from mec.errors import ConfigError
 from mec.publish.store import store_file
 from mec.tracking.runs import tracking_uri
 
-REFRESH_SECTIONS = ("data", "count", "pretrain", "quantize", "publish", "evaluate", "tracking", "refresh")
 SECTIONS = ("data", "count", "pretrain", "quantize", "publish", "train", "evaluate", "tracking")
+REFRESH_SECTIONS = (*SECTIONS, "refresh")
 
 
 def section_parameters(config: RunConfig) -> dict[str, Any]:

@@ -107,6 +107,14 @@ def with_devices(config: RunConfig, profile: ClusterProfile, steps: set[str]) ->
                 fix = f"remove it from the profile; steps that do: {', '.join(_DEVICE)}"
                 raise ConfigError("a step without a device setting uses no accelerator", found=step, fix=fix)
             continue
+        for other in sorted(steps):
+            unlike = (profile.step(other).accelerator is None) != (accelerator is None)
+            if unlike and _DEVICE.get(other) == _DEVICE[step]:
+                raise ConfigError(
+                    f"steps {step} and {other} compute on one device setting, and only one of them has an accelerator",
+                    found=".".join((*_DEVICE[step], "device")),
+                    fix="give both of them an accelerator in the profile, or none",
+                )
         section, *path = _DEVICE[step]
         raw = changed.get(section, getattr(config, section).model_dump())
         node, given = raw, getattr(config, section)

@@ -3,12 +3,14 @@
     find_champion -> champion -> arrivals -> count -> extend_vocabulary -> encode -> refresh_pretrain -> recode
                                                                                                             |
                         promote: publish_generation -> promote_generation  <--- decide <--- refresh_evaluate
-                        escalate, keep: keep_champion
+                        keep, escalate: keep_champion
+                        train: keep_champion -> the steps of the train pipeline, on old and new rows
 
 Run it here:        mec refresh configs/shop.yaml --data new_rows.parquet
 
-Only the small model is trained. Up to ``decide`` nothing outside the run is written but what is kept for later runs;
-what looks at the world outside, or changes it, is never reused.
+Only the small model is trained, unless an escalation trains (``refresh.on_escalation``). Up to ``decide`` nothing
+outside the run is written but what is kept for later runs; what looks at the world outside, or changes it, is never
+reused.
 """
 
 from typing import NamedTuple
@@ -28,6 +30,7 @@ from components.publish_generation.component import publish_generation
 from components.recode.component import recode
 from components.refresh_evaluate.component import refresh_evaluate
 from components.refresh_pretrain.component import refresh_pretrain
+from pipelines.steps import backbone_steps, space_steps
 
 
 class RefreshOutputs(NamedTuple):
@@ -60,6 +63,7 @@ def refresh(
     pretrain: str = "{}",
     quantize: str = "{}",
     publish: str = "{}",
+    train: str = "{}",
     evaluate: str = "{}",
     tracking: str = "{}",
     refresh: str = "{}",
@@ -77,14 +81,17 @@ def refresh(
         name: Names the registered model, unless tracking does.
         version: Number of the version to refresh; empty: the champion.
         seed: Of every random draw.
-        data: Of the train run, as JSON: new rows are compared with its rows.
+        data: Of the train run, as JSON: new rows are compared with its rows, and a training in place of the refresh has
+            both.
         count: Counting and vocabularies, as JSON (mec config --explain count).
         pretrain: The small model, as in the train run, as JSON (mec config --explain pretrain).
         quantize: How vectors become codes, as in the train run, as JSON (mec config --explain quantize).
         publish: Codes to the online store, as JSON (mec config --explain publish).
+        train: The backbone of a training in place of the refresh, as JSON (mec config --explain train).
         evaluate: Rows per step of the evaluation, as JSON (mec config --explain evaluate).
         tracking: MLflow runs and the model registry, as JSON (mec config --explain tracking).
-        refresh: How the embeddings are renewed and what is promoted, as JSON (mec config --explain refresh).
+        refresh: How the embeddings are renewed, what is promoted, and whether an escalation trains, as JSON (mec config
+            --explain refresh).
         settings: All of these as one JSON object, to be logged.
         work_dir: Directory of checkpoints, kept when a step is killed; empty for none.
         code_hash: Identity of the code, where the image's digest does not already tell it.
@@ -92,7 +99,8 @@ def refresh(
     place = {"tracking": tracking, "name": name, "store": store}
     learn = {"seed": seed, "code_hash": code_hash}
     new_rows = {"seed": seed, "data_version": data_version, "code_hash": code_hash}
-    found = find_champion(version=version, data_version=data_version, **place)
+    rows = {"data": data, "new_data": new_data, "seed": seed}
+    found = find_champion(version=version, refresh=refresh, data_version=data_version, **rows, **place)
     found.set_caching_options(False)
     looked_up = look_up_champion(version=found.output, data=data, refresh=refresh, **place, **new_rows)
     champion = looked_up.outputs["champion"]
@@ -142,11 +150,18 @@ def refresh(
             **run,
         )
         promoted.set_caching_options(False)
+    with dsl.Elif(decided.outputs["Output"] == "train", name="train"):
+        called = keep_champion(then_train=True, **rows, **measured, **run)
+        called.set_caching_options(False)
+        all_rows = {"data": called.outputs["train_data"], "count": count, "pretrain": pretrain, "quantize": quantize}
+        shared = {**learn, "store": store, "work_dir": work_dir, "publish": publish, **all_rows}
+        space = space_steps(data_version=called.outputs["train_data_version"], **shared)
+        backbone_steps(space, name=name, train=train, evaluate=evaluate, tracking=tracking, **shared)
     with dsl.Elif(decided.outputs["Output"] == "escalate", name="escalate"):
-        escalated = keep_champion(new_data=new_data, **measured, **run)
+        escalated = keep_champion(then_train=False, **rows, **measured, **run)
         escalated.set_caching_options(False)
     with dsl.Else(name="keep"):
-        kept = keep_champion(new_data=new_data, **measured, **run)
+        kept = keep_champion(then_train=False, **rows, **measured, **run)
         kept.set_caching_options(False)
     return RefreshOutputs(
         champion=champion,
@@ -157,6 +172,8 @@ def refresh(
         pretrained=trained.outputs["pretrained"],
         evaluation=evaluated.outputs["evaluation"],
         decision=decided.outputs["decision"],
-        outcome=dsl.OneOf(promoted.outputs["Output"], escalated.outputs["Output"], kept.outputs["Output"]),
+        outcome=dsl.OneOf(
+            promoted.outputs["Output"], called.outputs["facts"], escalated.outputs["facts"], kept.outputs["facts"]
+        ),
         **coded,
     )

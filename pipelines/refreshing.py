@@ -19,12 +19,14 @@ from mec.data.readers import open_source
 from mec.errors import DataError
 from mec.publish.locking import publisher_lock
 from mec.refresh.arriving import new_rows
+from mec.tracking.base_version import before_these_rows, has_learned
 from mec.tracking.champion_step import require_champion
-from mec.tracking.generations import PARENT_TAG, REFRESHED_ON, knows_rows, lineage
+from mec.tracking.generations import PARENT_TAG, lineage
 from mec.tracking.kept import tagged_places
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import connected
 from mec.tracking.switching import refresh_lock
+from mec.tracking.training_rows import TrainingRows, learned_in_training
 from mec.tracking.waiting import Waiting, waiting_rows
 from pipelines.containers import Containers, existing_place, image_id
 from pipelines.parameters import (
@@ -35,7 +37,7 @@ from pipelines.parameters import (
     resolve_paths,
 )
 from pipelines.refresh import refresh
-from pipelines.results import finish_refresh
+from pipelines.results_refresh import finish_refresh
 from pipelines.running import Job, Runner, RunResult, claim_directory, run_job
 
 SUMMARY = "summary.json"
@@ -91,6 +93,9 @@ def run_refresh(
                 return NothingNew(model, champion.number, rows.of(champion)[1])
             data, data_version = rows.of(base)
             reads = _bundle_places(registry, base)
+            if config.refresh.on_escalation == "train":
+                training = TrainingRows(config.data, data, config.seed).section(registry, base, data_version)[0]
+                reads += [existing_place(Path(path)) for path in training.paths]
         claim_directory(out)
         (out / SUMMARY).unlink(missing_ok=True)
         parameters = refresh_parameters(config, data, base.number) | {"data_version": data_version, "code_hash": code}
@@ -122,7 +127,7 @@ class _Rows:
 
     def known_to(self, version: Version) -> bool:
         """Whether the version has learned from them."""
-        return knows_rows(self.registry, version, self.of(version)[1])
+        return has_learned(self.registry, version, self.of(version)[1])
 
     def _open_for(self, version: Version) -> tuple[DataConfig, str]:
         waiting = [w for w in waiting_rows(self.registry, version) if w.learned_by is None] if self.with_waiting else []
@@ -162,8 +167,19 @@ def _bundle_places(registry: ModelRegistry, base: Version) -> list[Path]:
 
 def _base(champion: Version, rows: _Rows, out: Path) -> Version | None:
     """The version to refresh; None if these rows are known to the champion and nothing is unfinished."""
-    if (out / "run.log").is_file() and not (out / SUMMARY).is_file() and PARENT_TAG in champion.tags:
-        parent = rows.registry.version(champion.tags[PARENT_TAG])
-        if champion.tags.get(REFRESHED_ON) == rows.of(parent)[1]:
-            return parent
+    if (out / "run.log").is_file() and not (out / SUMMARY).is_file():
+        trains = rows.config.refresh.on_escalation == "train"
+        for version in _earlier(rows.registry, champion, trains=trains):
+            data_version = rows.of(version)[1]
+            base = before_these_rows(rows.registry, champion, data_version, trains=trains)
+            if base is not None and base.number == version.number:
+                return version
     return None if rows.known_to(champion) else champion
+
+
+def _earlier(registry: ModelRegistry, champion: Version, *, trains: bool) -> list[Version]:
+    """What an unfinished refresh may have started from, whose outcome is in service already."""
+    if PARENT_TAG in champion.tags:
+        return [registry.version(champion.tags[PARENT_TAG])]
+    calls = learned_in_training(registry, champion) if trains else []
+    return [registry.version(number) for number in dict.fromkeys(rows.version for rows in calls)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from mec.bundle import Bundle, open_bundle, write_json
 from mec.steps import STEP_FILE
-from pipelines.watching import branch_step
+from pipelines.watching import branch_step, training_step
 
 # which step made each output of the pipeline, in the order of the way of the data
 MADE_BY = {
@@ -45,7 +45,6 @@ REFRESH_MADE_BY = {
     "decision": "decide",
     "publication": "publish_generation",
 }
-REFRESH_NUMBERS = ("auc_stale", "auc_refreshed", "logloss_stale", "logloss_refreshed")
 
 
 def finish(
@@ -67,16 +66,16 @@ def finish(
     from mec.evaluation.report import render
 
     bundles = {name: open_bundle(path, verify=False) for name, path in paths.items()}
-    registration = _read(bundles["registration"], "registration.json")
+    registration = read_json(bundles["registration"], "registration.json")
     summary = {
         **facts,
-        **_read(bundles["evaluation"], "evaluation.json"),
+        **read_json(bundles["evaluation"], "evaluation.json"),
         **_space_facts(bundles),
         "model": registration.get("model"),
         "model_version": registration.get("model_version"),
         "decision": registration.get("decision"),
         "registration": registration,
-        "publication": _read(bundles["publication"], "publication.json"),
+        "publication": read_json(bundles["publication"], "publication.json"),
         "steps": step_facts(paths, MADE_BY, reused),
         **places(bundles),
     }
@@ -105,7 +104,7 @@ def finish_backbones(
     from mec.evaluation.report_tables import steps_table
 
     shared = {name: open_bundle(path, verify=False) for name, path in paths.items()}
-    comparison = _read(shared["comparison"], "comparison.json")
+    comparison = read_json(shared["comparison"], "comparison.json")
     branches = {
         backbone: {role: Path(measured["bundles"][role]["uri"]) for role in OWN}
         for backbone, measured in comparison["models"].items()
@@ -121,7 +120,7 @@ def finish_backbones(
         "best": comparison["best"],
         "models": models,
         "comparison": comparison,
-        "publication": _read(shared["publication"], "publication.json"),
+        "publication": read_json(shared["publication"], "publication.json"),
         "steps": steps,
         **places(shared),
     }
@@ -134,59 +133,22 @@ def finish_backbones(
     return summary, write_results(summary, page, out)
 
 
-def finish_refresh(
-    outputs: Mapping[str, Any], reused: list[str], facts: Mapping[str, Any], out: Path
-) -> tuple[dict[str, Any], Path]:
-    """Leave the results of a refresh in its directory.
-
-    Args:
-        outputs: Output of the pipeline -> bundle directory; ``outcome``: the last step's JSON.
-        reused: Steps whose earlier results were taken.
-        facts: As in ``finish``.
-        out: The run's directory.
-
-    Returns:
-        The summary: at the top level ``decision``, ``reasons``, ``auc_stale``, ``auc_refreshed``, ``logloss_stale``,
-        ``logloss_refreshed``, ``rows_rewritten`` (0 unless promoted), and of what is in service now ``generation``,
-        ``parent_generation``, ``codebook``, ``model`` and ``model_version``; ``evaluation`` as measured; ``steps``,
-        ``lineage`` and ``bundles`` as in ``finish``. And the path of the report.
-    """
-    outcome = json.loads(outputs["outcome"])
-    paths = {name: path for name, path in outputs.items() if name != "outcome"}
-    # the branch that ran is the one whose step left a bundle last; Kubeflow names its directories by time
-    last = max((out / "kfp").glob("*/*/outcome"), key=lambda path: path.parts[-3])
-    paths["outcome"] = last
-    publication = last.parents[1] / "publish-generation" / "publication"
-    if outcome["decision"] == "promote":
-        paths["publication"] = publication
-    bundles = {name: open_bundle(path, verify=False) for name, path in paths.items()}
-    evaluation = _read(bundles["evaluation"], "evaluation.json")
-    made_by = REFRESH_MADE_BY | {"outcome": last.parent.name.replace("-", "_").rstrip("_0123456789")}
-    summary = {
-        **facts,
-        **{name: _value(evaluation[name]) for name in REFRESH_NUMBERS},
-        **outcome,
-        "evaluation": evaluation,
-        "steps": step_facts(paths, {name: step for name, step in made_by.items() if name in paths}, reused),
-        **places(bundles),
-    }
-    link_bundles(paths, out / "bundles")
-    return summary, write_results(summary, bundles["evaluation"].file("report.html").read_text(encoding="utf-8"), out)
-
-
 def all_steps(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The steps of a summary in order, those of several backbones with the backbone's name."""
+    """The steps of a summary in order, those of several backbones or of a refresh's training named as such."""
     steps = dict(summary["steps"])
     last = {name: steps.pop(name) for name in ("compare",) if name in steps}
     for backbone, model in summary.get("models", {}).items():
         steps |= {branch_step(step, backbone): fact for step, fact in model["steps"].items()}
+    for step, fact in summary.get("trained", {}).get("steps", {}).items():
+        steps[training_step(step)] = fact
     return steps | last
 
 
 def named_bundles(summary: Mapping[str, Any]) -> list[str]:
     """Paths of all bundles that a summary names."""
-    branches = summary.get("models", {}).values()
-    return [path for part in (summary, *branches) for path in part["bundles"].values()]
+    parts = [summary, *summary.get("models", {}).values()]
+    parts += [summary["trained"]] if "trained" in summary else []
+    return [path for part in parts for path in part["bundles"].values()]
 
 
 def link_bundles(paths: Mapping[str, Path], directory: Path) -> None:
@@ -206,16 +168,16 @@ def _branch_summary(
     prefix = branch_step("", backbone)
     own = [step.removesuffix(prefix) for step in reused if step.endswith(prefix)]
     return {
-        **_read(bundles["evaluation"], "evaluation.json"),
+        **read_json(bundles["evaluation"], "evaluation.json"),
         **{key: measured[key] for key in ("parameters", "train_seconds", "model", "model_version", "decision")},
-        "registration": _read(bundles["registration"], "registration.json"),
+        "registration": read_json(bundles["registration"], "registration.json"),
         "steps": step_facts(paths, {name: MADE_BY[name] for name in OWN}, own),
         **places(bundles),
     }
 
 
 def _space_facts(bundles: Mapping[str, Bundle]) -> dict[str, Any]:
-    publication = _read(bundles["publication"], "publication.json")
+    publication = read_json(bundles["publication"], "publication.json")
     return {
         "codebook": bundles["codebook"].uuid,
         "generation": bundles["codes"].extra["generation"],
@@ -259,11 +221,6 @@ def step_facts(paths: Mapping[str, Path], made_by: Mapping[str, str], reused: li
     return steps
 
 
-def _value(number: Any) -> float:
-    """A number, or the middle of an interval."""
-    return float(number["value"] if isinstance(number, Mapping) else number)
-
-
-def _read(bundle: Bundle, name: str) -> dict[str, Any]:
+def read_json(bundle: Bundle, name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(bundle.file(name).read_text(encoding="utf-8"))
     return content

@@ -29,11 +29,17 @@ _FAILED = re.compile(r"Task '[a-z_0-9-]+' finished with status FAILURE")
 _NUMBER = re.compile(r"-\d+$")  # Kubeflow's, on the second task of a component
 _TAIL_LINES = 25
 BRANCH_STEPS = ("train", "reference", "evaluate", "register")  # once per backbone
+MARKS = "keep_champion"  # what follows it in a refresh is the training that it called for
 
 
 def branch_step(step: str, backbone: str) -> str:
     """What a backbone's own step is called in a run of several."""
     return f"{step} {backbone}"
+
+
+def training_step(step: str) -> str:
+    """What a step is called in the training that a refresh escalated to."""
+    return f"training {step}"
 
 
 class Display:
@@ -113,7 +119,8 @@ class RunLog(io.TextIOBase):
         backbones: Names of several backbones, in the order of their branches, one branch at a time; else empty.
 
     Attributes:
-        step: The step that runs, or ran last; in a branch with the backbone's name, such as ``train pnn``.
+        step: The step that runs, or ran last; in a branch with the backbone's name, such as ``train pnn``, and in the
+            training that a refresh escalated to as ``training train``.
         error: What its error line said, if there was one.
         reused: Steps whose earlier results were taken, named likewise.
         failure: The first step that failed: other branches go on after it.
@@ -123,6 +130,7 @@ class RunLog(io.TextIOBase):
         self.path = path
         self._backbones = backbones
         self._begun: Counter[str] = Counter()
+        self._marked = False
         self.failure: Failure | None = None
         self.step: str | None = None
         self.error: str | None = None
@@ -182,6 +190,9 @@ class RunLog(io.TextIOBase):
     def _name(self, step: str) -> str:
         """The step's name; every branch begins its first two steps, later ones only while nothing failed in it."""
         step = _NUMBER.sub("", step).replace("-", "_")
+        if self._marked:
+            return training_step(step)
+        self._marked = step == MARKS
         if not self._backbones or step not in BRANCH_STEPS:
             return step
         if step in BRANCH_STEPS[:2]:
@@ -190,7 +201,7 @@ class RunLog(io.TextIOBase):
         return branch_step(step, backbone)
 
     def _follow(self, said: ProgressLine) -> None:
-        step = self.step if self.step is not None and self.step.split()[0] == said.step else said.step
+        step = self.step if self.step is not None and said.step in self.step.split() else said.step
         if said.event == "progress":
             self._display.advanced(said)
         elif said.event == "error":

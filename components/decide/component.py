@@ -10,14 +10,14 @@ def decide(
     evaluation: dsl.Input[dsl.Artifact],
     decision: dsl.Output[dsl.Artifact],
 ) -> str:
-    import json
     from pathlib import Path
 
     from mec.artifacts import label
     from mec.config import RefreshConfig, section
+    from mec.refresh.deciding import branch_after
     from mec.refresh.steps import decision_step
 
-    out = Path(decision.path)
-    decision_step(refresh=section(RefreshConfig, refresh), evaluation=Path(evaluation.path), out=out)
+    settings = section(RefreshConfig, refresh)
+    decision_step(refresh=settings, evaluation=Path(evaluation.path), out=Path(decision.path))
     label(decision)
-    return str(json.loads((out / "decision.json").read_bytes())["action"])
+    return branch_after(Path(decision.path), settings)

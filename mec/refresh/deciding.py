@@ -38,6 +38,17 @@ def decision_step(*, refresh: RefreshConfig, evaluation: Path | None, out: Path)
         record.summary = f"{decision.action}: {decision.reasons[0]}"
 
 
+def branch_after(decision: Path, refresh: RefreshConfig) -> str:
+    """The branch of the pipeline that a decision leads to: its action, or ``train`` where an escalation trains.
+
+    Args:
+        decision: "decision" bundle.
+        refresh: What happens on escalation.
+    """
+    action = str(json.loads((decision / DECISION).read_text(encoding="utf-8"))["action"])
+    return "train" if action == "escalate" and refresh.on_escalation == "train" else action
+
+
 def bounds_of(settings: BoundsConfig) -> Bounds:
     """The bounds that settings name."""
     return Bounds(**settings.model_dump())

@@ -22,6 +22,7 @@ from mec.tracking.generations import knows_rows, lineage
 from mec.tracking.kept import bundle_tags, keep_bundles, tagged_bundle
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import connected
+from mec.tracking.training_rows import trained_on
 
 STEP = "champion"
 CHAMPION_FILE = "champion.json"
@@ -42,15 +43,15 @@ def champion_step(
 ) -> None:
     """Find the version to refresh and its bundles, and write the "champion" bundle: their places and uuids.
 
-    Where the trained version has no hashes of its training rows yet, they are made of ``data``, if that is still what
-    it was trained on, and noted in the registry for all refreshes to come.
+    Where the trained version has no hashes of its training rows yet, they are made of what it was trained on, if that
+    is still there, and noted in the registry for all refreshes to come.
 
     Args:
         tracking: Server and model name.
         name: The run's name; names the registered model unless ``tracking.model_name`` does.
         store: Directory of the embedded stores.
         version: Number of the version; see ``mec.tracking.base_version``.
-        data: Of the train run.
+        data: Of the train run, for versions that do not say what they were trained on.
         data_version: Of the new rows.
         refresh: Whether old rows are replayed.
         seed: Of the random split of ``data``.
@@ -72,7 +73,7 @@ def champion_step(
             )
         chain = lineage(registry, base)
         bundles = {role: _bundle(registry, base, role) for role in _ROLES}
-        _note_row_hashes(registry, chain[-1], data, seed, store)
+        _note_row_hashes(registry, chain[-1], trained_on(chain[-1], data), seed, store)
         hashes = [registry.version(v.number) for v in chain]
         found: dict[str, Any] = {role: str(bundle.path) for role, bundle in bundles.items()}
         found["row_hashes"] = [

@@ -1,4 +1,4 @@
-"""The last step of a refresh: register the new generation and make it champion, or keep what is in service.
+"""The last step of a refresh that is promoted: register the new generation and make it champion.
 
 A generation is a version of its own: the same backbone and space, with its codes, its codebook and its calibration.
 """
@@ -24,13 +24,13 @@ from mec.tracking import runs
 from mec.tracking.champion import TestRows, version_tags
 from mec.tracking.champion_step import Base
 from mec.tracking.gate import Metrics
-from mec.tracking.generations import DECIDED_BY, ESCALATED_BY, GENERATION_TAG, refresh_tags
+from mec.tracking.generations import DECIDED_BY, GENERATION_TAG, refresh_tags
 from mec.tracking.kept import bundle_tags, keep_bundles
 from mec.tracking.registering import PROMOTED
 from mec.tracking.registry import ModelRegistry
-from mec.tracking.waiting import READ_TAG, waiting_tag
+from mec.tracking.waiting import READ_TAG
 
-OUTCOME, ESCALATION = "outcome.json", "escalation.json"
+OUTCOME = "outcome.json"
 _KINDS = (
     "dataset",
     "vocabulary",
@@ -98,86 +98,6 @@ def promote_generation_step(
         record.summary = f"{outcome['model']} version {outcome['model_version']} is champion: {outcome['reasons'][0]}"
 
 
-def keep_champion_step(
-    *,
-    tracking: TrackingConfig,
-    name: str,
-    store: Path,
-    data: DataConfig,
-    champion: Path,
-    evaluation: Path,
-    decision: Path,
-    run_id: str,
-    out: Path,
-) -> None:
-    """Leave what is in service as it is, and log why and which rows wait; say so where a new space is called for.
-
-    Args:
-        tracking: Server and experiment.
-        name: The run's name, and that of the config to train.
-        store: Directory of the embedded stores.
-        data: Of the new rows, which no version has learned from now.
-        champion: "champion" bundle: what stays in service.
-        evaluation: "evaluation" bundle of the refresh.
-        decision: "decision" bundle: keep or escalate.
-        run_id: Of the pipeline run.
-        out: Directory of the "outcome" bundle: ``outcome.json`` and, on escalation, ``escalation.json``.
-
-    Raises:
-        TrackingError: The server does not answer.
-    """
-    with step("keep_champion", out) as record:
-        base = Base.open(champion)
-        opened = {"evaluation": open_bundle(evaluation, "evaluation"), "decision": open_bundle(decision, "decision")}
-        decided, numbers = _read(opened["decision"], DECISION), _read(opened["evaluation"], "evaluation.json")
-        outcome = {
-            "decision": decided["action"],
-            "reasons": decided["reasons"],
-            "model": base.model,
-            "model_version": int(base.version),
-            "generation": base.generation,
-            "parent_generation": base.parent_generation,
-            "codebook": base.codebook,
-            "rows_rewritten": 0,
-        }
-        with write_bundle(out, "outcome", parents={"champion": base.bundle, **opened}) as draft:
-            with runs.open_run(tracking, store=store, run_name=f"{name} refresh", run_id=run_id) as run:
-                runs.log_metrics(run, numbers)
-                _log_results(run, opened["evaluation"], opened["decision"])
-                runs.log_tags(run, {"decision": decided["action"], "refreshed_version": base.version})
-                runs.log_tags(run, {"decision_reasons": json.dumps(decided["reasons"]), "model": base.model})
-                outcome["run_id"] = run.run_id
-                registry = ModelRegistry(run, base.model, create=False)
-                tags = waiting_tag(
-                    version=base.version,
-                    data_version=base.data_version,
-                    content=opened["evaluation"].manifest.data_version,
-                    paths=data.paths,
-                    decision=decided["action"],
-                    reason=decided["reasons"][0],
-                    run=run.run_id,
-                )
-                if decided["action"] == "escalate":
-                    write_json(draft.path / ESCALATION, escalation(base, decided, data))
-                    tags |= {ESCALATED_BY: run.run_id}
-                registry.tag(registry.version(base.version), tags)
-            write_json(draft.path / OUTCOME, outcome)
-        record.summary = f"version {base.version} stays in service ({decided['action']}): {decided['reasons'][0]}"
-
-
-def escalation(base: Base, decided: Mapping[str, Any], data: DataConfig) -> dict[str, Any]:
-    """What to run where a refresh is not enough, for a person or for whatever submits pipelines."""
-    return {
-        "pipeline": "mec-train",
-        "command": "mec run CONFIG, with data.path a list of the old rows' places and the new ones'",
-        "new_rows": list(data.paths),
-        "model": base.model,
-        "champion": int(base.version),
-        "reasons": decided["reasons"],
-        "numbers": decided["numbers"],
-    }
-
-
 @dataclass(frozen=True)
 class _Generation:
     tracking: TrackingConfig
@@ -190,21 +110,21 @@ class _Generation:
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
-        return _read(self.bundles["evaluation"], "evaluation.json")
+        return read_json(self.bundles["evaluation"], "evaluation.json")
 
     @cached_property
     def publication(self) -> dict[str, Any]:
-        return _read(self.bundles["publication"], "publication.json")
+        return read_json(self.bundles["publication"], "publication.json")
 
     def promote(self, store: Path, model_name: str) -> dict[str, Any]:
-        decided = _read(self.bundles["decision"], DECISION)
+        decided = read_json(self.bundles["decision"], DECISION)
         registered = {role: b for role, b in self.bundles.items() if role not in ("publication", "decision")}
         places = bundle_tags(registered, keep_bundles(registered, store))
         run_name = f"{model_name} refresh"
         with runs.open_run(self.tracking, store=store, run_name=run_name, run_id=self.run_id) as run:
             runs.log_params(run, self.config)
             runs.log_metrics(run, self.numbers)
-            _log_results(run, self.bundles["evaluation"], self.bundles["decision"])
+            log_results(run, self.bundles["evaluation"], self.bundles["decision"])
             registry = ModelRegistry(run, model_name, create=False)
             parent = registry.version(self.base.version)
             tags = self._tags() | places
@@ -279,13 +199,14 @@ class _Generation:
         return BundleCodes(codes=str(kept["codes"]), vocabulary=str(kept["vocabulary"]))
 
 
-def _log_results(run: runs.TrackedRun, evaluation: Bundle, decision: Bundle) -> None:
+def log_results(run: runs.TrackedRun, evaluation: Bundle, decision: Bundle) -> None:
     """Numbers, report and decision as files of the MLflow run, where they outlive the pipeline's artifacts."""
     for bundle, names in ((evaluation, ("evaluation.json", "report.html")), (decision, (DECISION,))):
         for file in names:
             run.client.log_artifact(run.run_id, str(bundle.file(file)), bundle.manifest.kind)
 
 
-def _read(bundle: Bundle, name: str) -> dict[str, Any]:
+def read_json(bundle: Bundle, name: str) -> dict[str, Any]:
+    """A JSON file of a bundle."""
     content: dict[str, Any] = json.loads(bundle.file(name).read_text(encoding="utf-8"))
     return content

@@ -21,6 +21,7 @@ from mec.tracking.champion import TestRows, compare, version_tags
 from mec.tracking.gate import Decision, Metrics, decide
 from mec.tracking.kept import bundle_tags, keep_bundles
 from mec.tracking.registry import ModelRegistry, Version
+from mec.tracking.training_rows import trained_on_tag
 
 REGISTRATION = "registration.json"
 PROMOTED, KEPT_OUT = "promoted", "kept out"  # the tag `decision` of run and version
@@ -175,7 +176,8 @@ class _Case:
 
                 tags = self.tags() | places
                 version = registry.register(self.scorer.uuid, self.bundles["codes"].uuid, save, tags, challenger=True)
-            registry.tag(version, places)  # a version found again may have been kept in a store that has moved
+            # a version found again may have been kept in a store that has moved, or trained on rows that have
+            registry.tag(version, places | trained_on_tag(parse_config(self.config).data))
             decision = self._decide(registry, version, champion, codes)
             verdict = PROMOTED if decision.promote else KEPT_OUT
             reasons = json.dumps(decision.reasons)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from mec.tracking.generations import REFRESHED_ON, lineage
@@ -30,7 +30,7 @@ class Waiting:
         data_version: Identity of the rows, as whoever started the refresh named it.
         content: Identity of the rows, as they were read.
         paths: Where they are: files, directories or patterns.
-        when: ISO 8601, UTC.
+        when: They began to wait, ISO 8601, UTC.
         decision: keep or escalate.
         reason: The first one.
         run: MLflow run of the refresh.
@@ -49,14 +49,31 @@ class Waiting:
 
 
 def waiting_tag(
-    *, version: str, data_version: str, content: str, paths: Sequence[str], decision: str, reason: str, run: str
+    *,
+    version: Version,
+    data_version: str,
+    content: str,
+    paths: Sequence[str],
+    decision: str,
+    reason: str,
+    run: str,
 ) -> dict[str, str]:
-    """The tag that such a refresh leaves with ``version``; the same rows again replace it."""
+    """The tag that such a refresh leaves with ``version``; the same rows again replace it, but for when they came."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
     short = reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1] + "…"
-    facts = Waiting(version, data_version, content, tuple(paths), when, decision, short, run)
-    key = hashlib.sha256(data_version.encode()).hexdigest()[:16]
-    return {_TAG + key: json.dumps({name: value for name, value in asdict(facts).items() if name != "learned_by"})}
+    name = _TAG + hashlib.sha256(data_version.encode()).hexdigest()[:16]
+    if name in version.tags:
+        known = _read(version.tags[name])
+        if (known.content, known.paths) == (content, tuple(paths)):
+            when = known.when
+    facts = Waiting(version.number, data_version, content, tuple(paths), when, decision, short, run)
+    return {name: json.dumps({key: value for key, value in asdict(facts).items() if key != "learned_by"})}
+
+
+def all_waiting(registry: ModelRegistry) -> list[Waiting]:
+    """What every refresh left behind that was not promoted, learned from or not; ``learned_by`` says nothing here."""
+    versions = registry.versions()
+    return [_read(text) for v in versions for name, text in v.tags.items() if name.startswith(_TAG)]
 
 
 def waiting_rows(registry: ModelRegistry, version: Version) -> list[Waiting]:
@@ -68,14 +85,10 @@ def waiting_rows(registry: ModelRegistry, version: Version) -> list[Waiting]:
     """
     line = lineage(registry, version)[::-1]
     found = []
-    for holder in registry.versions():
-        for name, text in holder.tags.items():
-            if name.startswith(_TAG):
-                facts = json.loads(text)
-                rows = Waiting(**(facts | {"paths": tuple(facts["paths"]), "learned_by": None}))
-                if rows.when >= line[0].registered:
-                    learned = next((v.number for v in line[1:] if _has_learned(v, rows)), None)
-                    found.append(Waiting(**(asdict(rows) | {"learned_by": learned})))
+    for rows in all_waiting(registry):
+        if rows.when >= line[0].registered:
+            learned = next((v.number for v in line[1:] if _has_learned(v, rows)), None)
+            found.append(replace(rows, learned_by=learned))
     return sorted(found, key=lambda rows: (rows.when, rows.data_version))
 
 
@@ -84,3 +97,8 @@ def _has_learned(version: Version, rows: Waiting) -> bool:
     if version.tags.get(REFRESHED_ON) == rows.data_version:
         return True
     return version.registered >= rows.when and set(rows.paths) <= set(json.loads(version.tags.get(READ_TAG, "[]")))
+
+
+def _read(text: str) -> Waiting:
+    facts = json.loads(text)
+    return Waiting(**(facts | {"paths": tuple(facts["paths"])}))

@@ -213,6 +213,20 @@ def test_devices_that_contradict_the_profile_are_refused(settings, steps, messag
         with_devices(parse_config(settings), gpu_for(*steps), {"pretrain", "train", "count", "quantize"})
 
 
+@pytest.mark.parametrize("only", ["pretrain", "refresh_pretrain"])
+def test_steps_of_one_device_setting_both_get_an_accelerator_or_none(only):
+    with pytest.raises(ConfigError, match=r"only one of them has an accelerator; found: pretrain\.device"):
+        with_devices(parse_config({}), gpu_for(only), {"pretrain", "refresh_pretrain"})
+
+
+def test_a_refresh_that_does_not_train_asks_nothing_for_training():
+    profile = read_profile("cpu").model_copy(update={"steps": gpu_for("refresh_pretrain").steps})
+    config = parse_config(ON_VOLUME)
+    assert cluster_yaml(IMAGE, config, profile, "refresh")
+    with pytest.raises(ConfigError, match="only one of them has an accelerator"):
+        cluster_yaml(IMAGE, parse_config(ON_VOLUME | {"refresh": {"on_escalation": "train"}}), profile, "refresh")
+
+
 def test_a_device_that_is_named_stays_and_others_are_set():
     config = parse_config({"train": {"device": "cuda:1"}})
     changed = with_devices(config, gpu_for("train", "quantize"), {"pretrain", "train", "quantize"})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,19 @@ from rich.console import Console
 from mec.config import DataConfig, RunConfig, parse_config
 from mec.data.readers import open_source
 from mec.errors import ConfigError, DataError
+from mec.tracking import training_rows
 from mec.tracking.registry import Version
 from mec.tracking.waiting import Waiting
 from pipelines import refreshing
 from pipelines.parameters import refresh_parameters, refuse_to_refresh
 from pipelines.refresh import refresh
+from pipelines.train import train
 from pipelines.watching import Display, RunLog
 
-WRITES = {"publish_generation", "promote_generation", "keep_champion", "keep_champion-2"}
+MARKS = {"keep_champion", "keep_champion-2", "keep_champion-3"}
+WRITES = {"publish_generation", "promote_generation", "publish", "register"} | MARKS
+TRAINS = {"count-2", "vocabulary", "encode-2", "pretrain", "quantize", "publish"}
+TRAINS |= {"train", "reference", "evaluate", "register"}
 CONFIG = parse_config({"name": "shop", "data": {"path": "old.parquet", "categorical": ["user"]}})
 
 
@@ -38,7 +45,21 @@ def tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """All tasks by the name of their component, conditions left out."""
     dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
     found = {name: task for dag in dags for name, task in dag["tasks"].items() if "condition" not in name}
-    return {name.replace("-", "_").replace("_2", "-2"): task for name, task in found.items()}
+    return {re.sub(r"_(\d)$", r"-\1", name.replace("-", "_")): task for name, task in found.items()}
+
+
+def branches(spec: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name of a branch -> its condition and its tasks."""
+    conditions = {
+        task["taskInfo"]["name"]: (task["triggerPolicy"]["condition"], task["componentRef"]["name"])
+        for component in spec["components"].values()
+        for task in component.get("dag", {}).get("tasks", {}).values()
+        if "triggerPolicy" in task
+    }
+    return {
+        name: (condition, {"root": {"dag": {"tasks": {}}}, "components": {"": spec["components"][component]}})
+        for name, (condition, component) in conditions.items()
+    }
 
 
 def test_only_what_looks_or_writes_outside_the_run_is_never_reused(spec):
@@ -53,24 +74,58 @@ def test_reuse_depends_on_the_version_that_was_found(spec):
 
 def test_what_writes_outside_the_run_is_behind_the_decision(spec):
     root = {name.replace("-", "_") for name in spec["root"]["dag"]["tasks"]}
-    assert not root & {name.removesuffix("-2") for name in WRITES}
-    conditions = [
-        task["triggerPolicy"]["condition"]
-        for component in spec["components"].values()
-        for task in component.get("dag", {}).get("tasks", {}).values()
-        if "triggerPolicy" in task
-    ]
-    assert len(conditions) == 3
-    assert sorted("promote" in c for c in conditions) == [True, True, True]
-    assert sum(c.count("!") for c in conditions) >= 3  # each branch excludes those before it
+    assert not root & {name.rstrip("-23") for name in WRITES}
+    conditions = {name: condition for name, (condition, _) in branches(spec).items()}
+    assert set(conditions) == {"promote", "train", "escalate", "keep"}
+    for name, condition in conditions.items():
+        held = [
+            decided
+            for decided in ("promote", "train", "escalate", "keep")
+            if eval(  # the conditions are Python but for their operators
+                re.sub(r"inputs[^\]]*\]", repr(decided), condition).replace("!(", "not (").replace("&&", "and")
+            )
+        ]
+        assert held == [name]
 
 
 def test_nothing_is_counted_before_the_rows_have_arrived(spec):
     assert "arrivals" in spec["root"]["dag"]["tasks"]["count"]["dependentTasks"]
 
 
-def test_no_backbone_is_trained(spec):
-    assert not {"train", "reference", "quantize", "pretrain"} & set(tasks(spec))
+def test_a_backbone_is_trained_only_where_an_escalation_trains(spec):
+    found = {name: set(tasks(inside)) for name, (_, inside) in branches(spec).items()}
+    assert found == {
+        "promote": {"publish_generation", "promote_generation"},
+        "train": {"keep_champion"} | TRAINS,
+        "escalate": {"keep_champion-2"},
+        "keep": {"keep_champion-3"},
+    }
+    assert not TRAINS & {name.replace("-", "_") for name in spec["root"]["dag"]["tasks"]}
+
+
+def test_the_training_reads_the_rows_that_the_marking_step_names(spec):
+    inside = tasks(branches(spec)["train"][1])
+    for name in ("count-2", "encode-2", "register"):
+        given = inside[name]["inputs"]["parameters"]
+        assert given["data"]["taskOutputParameter"] == {
+            "producerTask": "keep-champion",
+            "outputParameterKey": "train_data",
+        }
+        if name != "register":
+            named = given["data_version"]["taskOutputParameter"]
+            assert named == {"producerTask": "keep-champion", "outputParameterKey": "train_data_version"}
+    then_train = [
+        tasks(branches(spec)[branch][1])[step]["inputs"]["parameters"]["then_train"]["runtimeValue"]["constant"]
+        for branch, step in (("train", "keep_champion"), ("escalate", "keep_champion-2"), ("keep", "keep_champion-3"))
+    ]
+    assert then_train == [True, False, False]
+    # the same steps as in a train run, with the same parameters
+    alone = tasks(json_format.MessageToDict(train.pipeline_spec))
+    assert {name.removesuffix("-2") for name in TRAINS} == set(alone)
+    for name, task in alone.items():
+        mine = inside[name if name in inside else f"{name}-2"]["inputs"]
+        assert set(mine["parameters"]) == set(task["inputs"]["parameters"])
+        assert set(mine.get("artifacts", {})) == set(task["inputs"].get("artifacts", {}))
 
 
 def test_parameters_are_those_of_the_pipeline():
@@ -108,6 +163,9 @@ class _Registry:
 
     def version(self, number: str) -> Version:
         return VERSIONS[number]
+
+    def versions(self) -> list[Version]:
+        return list(VERSIONS.values())
 
 
 @pytest.mark.parametrize(
@@ -184,9 +242,48 @@ def test_steps_of_several_words_are_followed(tmp_path):
     log = RunLog(Path(tmp_path, "run.log"), Display(Console(file=screen, width=120), 18))
     log.write("Executing task 'keep-champion-2'\n")
     assert log.step == "keep_champion"
+    log.close()
+    log = RunLog(Path(tmp_path, "run.log"), Display(Console(file=screen, width=120), 18))
     log.write("Task refresh-pretrain cache hit\n")
     assert log.reused == ["refresh_pretrain"]
     log.write("Executing task 'publish-generation'\nTask 'publish-generation' finished with status FAILURE\n")
     assert log.failure is not None
     assert log.failure.step == "publish_generation"
     log.close()
+
+
+def test_what_follows_the_mark_is_the_training(tmp_path):
+    screen = io.StringIO()
+    log = RunLog(tmp_path / "run.log", Display(Console(file=screen, width=120), 18))
+    log.write("Task count cache hit\nExecuting task 'keep-champion'\n")
+    log.write("    [keep_champion] done in 1.0 s, peak 1 MiB | marked\nTask count-2 cache hit\n")
+    log.write("Executing task 'train'\n    [train] done in 2.0 s, peak 2 MiB | deepfm\n")
+    assert log.reused == ["count", "training count"]
+    assert log.step == "training train"
+    shown = [line[:18].strip() for line in screen.getvalue().splitlines()]
+    assert shown == ["count", "keep_champion", "training count", "training train"]
+    log.close()
+
+
+def test_a_training_that_moved_the_alias_is_gone_on_with(tmp_path, monkeypatch):
+    new = rows_file(tmp_path / "new.parquet", 1)
+    content = open_source(DataConfig.model_validate({"path": new, "categorical": ["user"]}), seed=0).data_version
+    called = replace(waits(new, "1"), data_version=content, decision="escalate")
+    trained_on = json.dumps({"path": ["old.parquet", new], "split": {}})
+    monkeypatch.setitem(VERSIONS, "3", Version("3", {"trained_on": trained_on}, "2026-08-02"))
+    monkeypatch.setattr(training_rows, "all_waiting", lambda _: [called])
+    registry: Any = _Registry()
+
+    def base(config: RunConfig, *files: str) -> str | None:
+        out = tmp_path / "-".join(["out", *files])
+        out.mkdir(exist_ok=True)
+        for name in files:
+            (out / name).touch()
+        found = refreshing._base(VERSIONS["3"], refreshing._Rows(config, [new], registry, False), out)
+        return found and found.number
+
+    trains = CONFIG.model_copy(update={"refresh": CONFIG.refresh.model_copy(update={"on_escalation": "train"})})
+    assert base(trains, "run.log") == "1"
+    assert base(trains, "run.log", "summary.json") is None
+    assert base(trains) is None
+    assert base(CONFIG, "run.log") is None

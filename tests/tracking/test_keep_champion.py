@@ -7,15 +7,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mec.bundle import write_bundle, write_json
 from mec.cli_history import switch_lines, waiting_lines
 from mec.config import DataConfig, TrackingConfig
+from mec.data.readers import open_source
+from mec.errors import DataError
 from mec.tracking.generations import history
-from mec.tracking.promoting import keep_champion_step
+from mec.tracking.keeping import keep_champion_step
 from mec.tracking.registry import ModelRegistry
 from mec.tracking.runs import connected, open_run
+from mec.tracking.training_rows import TrainingRows, trained_on_tag
 from mec.tracking.waiting import Waiting, waiting_rows
 
 TRACKING = TrackingConfig()
@@ -43,8 +48,11 @@ def keep(store: Path, folder: Path, action: str, week: int = 31, paths: tuple[st
         write_json(draft.path / "decision.json", decided)
     given = {name: folder / name for name in ("champion", "evaluation", "decision")}
     out = folder / "outcome"
-    data = DataConfig.model_validate({"path": paths or f"/clicks/{week}", "categorical": ["user"]})
-    keep_champion_step(tracking=TRACKING, name="shop", store=store, data=data, run_id="refresh", out=out, **given)
+    new = DataConfig.model_validate({"path": paths or f"/clicks/{week}", "categorical": ["user"]})
+    rows = TrainingRows(DataConfig.model_validate({"path": "/clicks/30", "categorical": ["user"]}), new, 0)
+    shared: dict[str, Any] = {"tracking": TRACKING, "name": "shop", "store": store, "run_id": "refresh"}
+    told = keep_champion_step(rows=rows, then_train=False, out=out, **shared, **given)
+    assert told == ("", "")
     return dict(json.loads((out / "outcome.json").read_text()))
 
 
@@ -67,7 +75,35 @@ def test_what_is_left_behind(shop: Path, tmp_path: Path, action: str) -> None:
     assert rows[0].escalated_by == (outcome["run_id"] if escalated else "")
     assert any("v1 needs a new training" in line for line in switch_lines(rows)) == escalated
     if escalated:
-        assert json.loads((tmp_path / "outcome" / "escalation.json").read_text())["new_rows"] == ["/clicks/31"]
+        told = json.loads((tmp_path / "outcome" / "escalation.json").read_text())
+        assert (told["new_rows"], told["all_rows"]) == (["/clicks/31"], ["/clicks/30", "/clicks/31"])
+    assert "trains_on" not in outcome
+
+
+def test_the_rows_of_a_training_are_handed_on(shop: Path, tmp_path: Path) -> None:
+    files = [str(tmp_path / f"{week}.parquet") for week in (30, 31)]
+    for number, file in enumerate(files):
+        pq.write_table(pa.table({"user": [number], "label": [1]}), file)
+    old, new, both = (
+        DataConfig.model_validate({"path": path, "categorical": ["user"]}) for path in (files[0], files[1], files)
+    )
+    keep(shop, tmp_path, "escalate")  # for its bundles
+    with connected(TRACKING, store=shop) as server:
+        registry = ModelRegistry(server, "shop", create=False)
+        content = open_source(old, seed=0).data_version
+        registry.tag(registry.version("1"), trained_on_tag(old) | {"data_version": content})
+    given: dict[str, Any] = {name: tmp_path / name for name in ("champion", "evaluation", "decision")}
+    given |= {"tracking": TRACKING, "name": "shop", "store": shop, "run_id": "refresh", "out": tmp_path / "outcome"}
+    section, version = keep_champion_step(rows=TrainingRows(old, new, 0), then_train=True, **given)
+    assert DataConfig.model_validate_json(section) == both
+    assert version == open_source(both, seed=0).data_version
+    assert json.loads((tmp_path / "outcome" / "escalation.json").read_text())["all_rows"] == files
+    assert json.loads((tmp_path / "outcome" / "outcome.json").read_text())["trains_on"]["path"] == files
+
+    Path(files[0]).unlink()
+    with pytest.raises(DataError, match="train run of version 1 are needed in case of a training"):
+        keep_champion_step(rows=TrainingRows(old, new, 0), then_train=True, **given)
+    assert [rows.paths for rows in asked(shop, "1")] == [(files[1],)]  # marked all the same
 
 
 def refreshed(store: Path, parent: str, data_version: str, paths: list[str]) -> str:
@@ -97,6 +133,9 @@ def test_rows_wait_until_a_version_has_read_all_of_their_places(shop: Path, tmp_
     assert told == ("1", "week 31", "hash of 31", ("/clicks/30", "/clicks/31"), "keep", "because")
     assert (second.decision, second.learned_by) == ("escalate", None)
     assert first.when.startswith("20")
+    time.sleep(1.1)
+    keep(shop, tmp_path / "later", "keep", 31, ("/clicks/30", "/clicks/31"))
+    assert {rows.data_version: rows.when for rows in asked(shop, "1")}["week 31"] == first.when
     lines = waiting_lines([first, second])
     assert "keep: rows week 31 of /clicks/30, /clicks/31 wait: because (run " in lines[0]
     assert "--with-waiting" in lines[-1]
