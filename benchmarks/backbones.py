@@ -4,9 +4,11 @@
     python benchmarks/backbones.py transfer --work WORK --processes 2   # FM, DeepFM, DCNv2 -> PNN
     python benchmarks/backbones.py table --work WORK --report           # print what is there, run nothing
 
-Cells are kept in WORK and not run twice, whichever command runs first (``backbones_cells.py``). The settings of the
-backbones are in ``backbones_settings.py``, all else is the config's; --set changes the config of every data set. The FM
-and the codes of a seed are made once, and all backbones of that seed, on full tables too, start from them.
+``table`` draws WORK/table.png and .svg, too. Cells are kept in WORK and not run twice, whichever command runs first
+(``backbones_cells.py``). The settings of the backbones are in ``backbones_settings.py``, all else is the config's; with
+--set every config is changed. The FM and the codes of a seed are made once, and all backbones of that seed, on full
+tables too, start from them. rows/s of a table are of cells side by side on whatever else the machine does: compare
+speeds by ``speed``.
 
 Speed is compared with deepctr-torch 0.3.0 and torch-rechub 0.9.0 (``backbones_rivals.py``), in an environment of its
 own:
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(run_speed(options.backbones, options.rounds, options.steps))
         return
     from backbones_cells import Cell, pretrained_by, run_cells
+    from backbones_figure import draw_table
     from backbones_report import table_report, transfer_report
 
     from mec.config import load_config
@@ -81,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.work.mkdir(parents=True, exist_ok=True)
         run_cells(cells, options.work, options.processes)
     print(report(cells, options.work))
+    if options.command == "table":
+        draw_table(cells, options.work, options.work / "table")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from backbones_cells import Cell, Facts
-from scipy import stats
+
+from mec.bakeoff.estimates import estimate
 
 Group = dict[int, Facts]  # seed -> facts
 
@@ -108,11 +108,9 @@ def interval(values: Sequence[float], *, signed: bool = False) -> str:
     """Mean and 95 % t-interval; the mean alone of one value, nothing of none."""
     if not values:
         return ""
-    mean = f"{statistics.mean(values):{'+' if signed else ''}.4f}"
-    if len(values) < 2:
-        return mean
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean} ± {half:.4f}"
+    found = estimate(values)
+    mean = f"{found.mean:{'+' if signed else ''}.4f}"
+    return mean if found.half is None else f"{mean} ± {found.half:.4f}"
 
 
 def _of(group: Group, key: str) -> str:

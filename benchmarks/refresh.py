@@ -13,14 +13,15 @@ seed); a rerun does what is missing. Reports go there too: ``report.md``, ``summ
     variants    Yelp: trained on events of progress < .6, refreshed with .6 to .8, tested on the rest. Synthetic: 10 %
                 of the values are new and 15 % drift from the base period to the next; two fifths of its rows are
                 refreshed with, the rest is tested on. A variant is the start of the small model (shrunk, warm,
-                fresh), the rows that it trains on (new, new and 1.5 times as many old ones, all), and the coding
-                (frozen codebooks with hysteresis 0 or .6, renewed).
+                fresh), the rows that it trains on (new; new and 1.5 or 2 times as many old ones, and then new alone;
+                all), and the coding (frozen codebooks with hysteresis 0, .6, or the tenths that save most; renewed).
     series      Yelp: trained on progress < .5, then five refreshes with a twelfth each, each tested on the twelfth
                 after it. Synthetic: six periods, values new and drifting in each; a fifth of a period's rows is
                 refreshed with, others of the same period are tested on. A retrain after each refresh, on all rows so
                 far, and what the refresh itself would have decided.
-    cost        ``mec run``, then ``mec refresh`` with 20 % new rows; synthetic: the same new rows after a history
-                four times as long, too. Runs one command at a time: leave the machine alone.
+    cost        ``mec run``, then ``mec refresh`` with 20 % new rows; synthetic: of 300,000 rows (short) and 1,200,000
+                (large), and the new rows of the short history after the large one (long). Runs one command at a time:
+                leave the machine alone.
 
 A full retrain has a new space, a new codebook and a new backbone. A refresh validates on new rows, a retrain on old and
 new ones. Intervals are Student's t over seeds, 95 %. Models that train their codewords on (``train.codewords`` warm

@@ -23,6 +23,7 @@ from mec.errors import BundleError
 from mec.version import __version__
 
 MANIFEST = "manifest.json"
+WEIGHTS_FILE = "weights.safetensors"  # of a model
 _NAMESPACE = uuidlib.UUID("6d656300-0000-5000-8000-000000000001")
 _CHUNK_BYTES = 1 << 20
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from mec.bundle import Bundle, write_bundle
+from mec.bundle import WEIGHTS_FILE, Bundle, write_bundle
 from mec.ctr_model import CtrModel
 from mec.data.layout import FieldLayout
 from mec.embeddings.coded import CodedEmbedding
@@ -19,8 +19,6 @@ from mec.models import build_backbone
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
 from mec.quantize.storage import stored
-
-WEIGHTS_FILE = "weights.safetensors"
 
 
 def write_model(

@@ -68,7 +68,7 @@ class Chain:
 
 def make_data(study: Study, root: Path) -> None:
     """Write the periods' rows, count them, make and extend the vocabularies, encode."""
-    from mec.refresh.steps import extend_vocabulary_step
+    from mec.refresh.vocabulary import extend_vocabulary_step
 
     rows = root / "data" / "rows"
 
@@ -143,7 +143,7 @@ def score_never_refreshed(chain: Chain, period: int) -> str:
 
 def refresh_tables(chain: Chain, variant: str, period: int) -> str:
     """Retrain the small model on a period's rows, from the tables of the period before."""
-    from mec.refresh.steps import refresh_pretrain_step
+    from mec.refresh.pretraining import refresh_pretrain_step
 
     refresh, data = VARIANTS[variant], chain.data(period)
 
@@ -176,7 +176,9 @@ def refresh_codes(chain: Chain, variant: str, period: int) -> str:
 
 
 def _code_and_score(chain: Chain, refresh: RefreshConfig, variant: str, period: int, out: Path) -> None:
-    from mec.refresh.steps import decision_step, recode_step, refresh_evaluate_step
+    from mec.refresh.deciding import decision_step
+    from mec.refresh.evaluating import refresh_evaluate_step
+    from mec.refresh.recode_step import recode_step
 
     config, data, before = chain.study.config, chain.data(period), chain.codes(variant, period - 1)
     old: dict[str, Any] = {"codebook": before / "codebook", "codes": before / "codes"}

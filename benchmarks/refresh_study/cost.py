@@ -1,10 +1,11 @@
 """What a refresh costs beside the train run that it saves, by the commands that a user types.
 
-    ROOT/rows/                     base.parquet, recent.parquet (the last part of the base) and new.parquet
+    ROOT/rows/                     HISTORY.parquet and HISTORY-new.parquet
     ROOT/SEED-HISTORY/             store, run and refresh directories of ``mec run`` and ``mec refresh``
     ROOT/cells/                    HISTORY-SEED.json
 
-The new rows are the same whatever the history. Bounds are wide open, so that every refresh is promoted and its costs
+After a short and a long history the same new rows come, a fifth of the short one; after a large one, which is the long
+one, a fifth of that. Bounds are wide open, so that every refresh is promoted and its costs
 hold publishing.
 """
 
@@ -28,11 +29,19 @@ import yaml
 from mec.bundle import json_hash
 from mec.config import RunConfig, SyntheticConfig
 from refresh_study.files import complete, read_cell, read_json, write_cell
-from refresh_study.sources import find_study, own_test, require_frozen, synthetic_config, synthetic_rows, write_rows
+from refresh_study.sources import (
+    Mask,
+    find_study,
+    own_test,
+    require_frozen,
+    synthetic_config,
+    synthetic_rows,
+    write_rows,
+)
 
 _OPEN = {"min_auc": 0.0, "max_auc_decline": 1.0, "max_auc_drop": 1.0, "max_logloss_rise": 100.0}
 _NEW_SHARE = 0.2  # new training rows beside those of the short history
-HISTORIES = ("short", "long")
+HISTORIES = ("short", "long", "large")
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,8 @@ class CostStudy:
 
     Attributes:
         config: Of run and refresh; its path is set for each.
-        synthetic: Of the generator, whose first period is the long history, four times the short one; None cuts
-            ``config.data.path`` by its column ``progress``, and has the short history only.
+        synthetic: Of the generator, whose first period is the long and the large history, four times the short one;
+            None cuts ``config.data.path`` by its column ``progress``, and has the short history only.
         root: Directory of everything.
     """
 
@@ -59,7 +68,7 @@ class CostStudy:
 
 
 def find_cost_study(data: str, overrides: Sequence[str], work: Path, *, tiny: bool) -> CostStudy:
-    """The study of one data set; the synthetic one is of 300,000 and 1,200,000 rows, with 60,000 new ones."""
+    """The study of one data set; the synthetic one is of 300,000 and 1,200,000 rows, 60,000 and 240,000 new ones."""
     if data == "yelp" and not tiny:
         config, rows = find_study("variants", "yelp", overrides).config, None
     else:
@@ -87,9 +96,8 @@ def _write(study: CostStudy, out: Path) -> None:
     if study.synthetic is None:
         table = pq.read_table(str(study.config.data.path))
         progress = table["progress"].to_numpy()
-        short, new = progress < 0.75, (progress >= 0.75) & (progress < 0.95)
-        new &= np.cumsum(new) <= _NEW_SHARE * short.sum()
-        tested = progress >= 0.95
+        short, later, tested = progress < 0.75, (progress >= 0.75) & (progress < 0.95), progress >= 0.95
+        news = {"short": (later & (np.cumsum(later) <= _NEW_SHARE * short.sum()), tested)}
         bases = {"short": short}
     else:
         rows = synthetic_rows(study.synthetic)
@@ -97,14 +105,23 @@ def _write(study: CostStudy, out: Path) -> None:
         later = table["period"].to_numpy() == 1
         long = ~later
         short = long & (np.cumsum(long) > 0.75 * long.sum())
-        place = np.cumsum(later) - 1
-        new = later & (place < _NEW_SHARE * short.sum())
-        tested = later & ~new & (place < 2 * _NEW_SHARE * short.sum())
-        bases = {"short": short, "long": long}
-    for history, rows in bases.items():
-        base = own_test(rows)
+        bases = {"short": short, "long": long, "large": long}
+        news = {
+            "short": _first_two(later, _NEW_SHARE * short.sum()),
+            "large": _first_two(later, _NEW_SHARE * long.sum()),
+        }
+        news["long"] = news["short"]
+    for history, mask in bases.items():
+        base = own_test(mask)
         write_rows(table, [base.learned], base.tested, out / f"{history}.parquet")
-    write_rows(table, [new], tested, out / "new.parquet")
+        learned, tested = news[history]
+        write_rows(table, [learned], tested, out / f"{history}-new.parquet")
+
+
+def _first_two(rows: Mask, num: float) -> tuple[Mask, Mask]:
+    """Masks of the first ``num`` of some rows, and of as many after them."""
+    place = np.cumsum(rows) - 1
+    return rows & (place < num), rows & (place >= num) & (place < 2 * num)
 
 
 def _run_cell(study: CostStudy, history: str, seed: int) -> None:
@@ -120,9 +137,13 @@ def _run_cell(study: CostStudy, history: str, seed: int) -> None:
     print(f"{history} history, seed {seed}: mec run", flush=True)
     train = _command(["run", str(config), "--out", str(at / "run")], at)
     print(f"{history} history, seed {seed}: mec refresh, after {train['wall_s']:.0f} s of mec run", flush=True)
-    new = str((study.root / "rows" / "new.parquet").absolute())
+    new = str((study.root / "rows" / f"{history}-new.parquet").absolute())
     refresh = _command(["refresh", str(config), "--data", new, "--out", str(at / "refresh")], at)
-    facts = {"history_rows": _num_rows(study, history), "new_rows": _num_rows(study, "new"), "config": settings}
+    facts = {
+        "history_rows": _num_rows(study, history),
+        "new_rows": _num_rows(study, f"{history}-new"),
+        "config": settings,
+    }
     write_cell(study.cell(history, seed), facts | {"run": train, "refresh": refresh})
     shutil.rmtree(at)
 

@@ -41,8 +41,9 @@ def write_cost_report(study: CostStudy, seeds: Sequence[int]) -> str:
     bars = {}
     for some in cells.values():
         rows = fmt.count(some[0]["history_rows"])
+        new = fmt.count(some[0]["new_rows"])
         bars[f"train, {rows} rows"] = _mean_steps(some, "run", "seconds")
-        bars[f"refresh after {rows} rows"] = {
+        bars[f"refresh, {new} after {rows} rows"] = {
             _ALIKE.get(name, name): seconds for name, seconds in _mean_steps(some, "refresh", "seconds").items()
         }
     save(draw_seconds(f"{study.config.name}: seconds of the steps", bars), study.root / "cost")
@@ -83,14 +84,15 @@ def _steps(cells: dict[str, Cells]) -> list[str]:
         for history, some in cells.items()
     }
     heads = ["step of the refresh", *(f"{history}, s" for history in means)]
-    heads += [f"{history}, MiB" for history in means] + (["long / short, s", "MiB"] if len(means) > 1 else [])
-    first, *others = means.values()
+    two = [means[history] for history in ("short", "long") if history in means]
+    heads += [f"{history}, MiB" for history in means] + (["long / short, s", "MiB"] if len(two) > 1 else [])
+    first = next(iter(means.values()))
     rows = []
     for step in [*first["seconds"], "all"]:
         values = [[_total(m[key], key) if step == "all" else m[key][step] for m in means.values()] for key in first]
         seconds, peaks = values[0], [peak / 2**20 for peak in values[1]]
         row = [step, *(f"{s:.2f}" for s in seconds), *(f"{p:.0f}" for p in peaks)]
-        if others:
+        if len(two) > 1:
             row += [f"{seconds[1] / max(seconds[0], 0.001):.2f}", f"{peaks[1] / peaks[0]:.2f}"]
         rows.append(row)
     return markdown_table(heads, rows)

@@ -18,7 +18,7 @@ def arrivals(
 
     from mec.artifacts import label
     from mec.config import DataConfig, RefreshConfig, section
-    from mec.refresh.steps import arrivals_step
+    from mec.refresh.arriving import arrivals_step
     from mec.tracking.champion_step import Base
 
     base = Base.open(champion.path)

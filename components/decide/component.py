@@ -14,8 +14,7 @@ def decide(
 
     from mec.artifacts import label
     from mec.config import RefreshConfig, section
-    from mec.refresh.deciding import branch_after
-    from mec.refresh.steps import decision_step
+    from mec.refresh.deciding import branch_after, decision_step
 
     settings = section(RefreshConfig, refresh)
     decision_step(refresh=settings, evaluation=Path(evaluation.path), out=Path(decision.path))

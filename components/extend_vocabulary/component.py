@@ -16,7 +16,7 @@ def extend_vocabulary(
 
     from mec.artifacts import label
     from mec.config import CountConfig, RefreshConfig, section
-    from mec.refresh.steps import extend_vocabulary_step
+    from mec.refresh.vocabulary import extend_vocabulary_step
     from mec.tracking.champion_step import Base
 
     extend_vocabulary_step(

@@ -18,7 +18,7 @@ def publish_generation(
 
     from mec.artifacts import label
     from mec.config import PublishConfig, TrackingConfig, section
-    from mec.tracking.base_version import publish_generation_step
+    from mec.tracking.publishing import publish_generation_step
 
     publish_generation_step(
         publish=section(PublishConfig, publish),

@@ -19,7 +19,7 @@ def recode(
 
     from mec.artifacts import label
     from mec.config import QuantizeConfig, RefreshConfig, section
-    from mec.refresh.steps import recode_step
+    from mec.refresh.recode_step import recode_step
     from mec.tracking.champion_step import Base
 
     base = Base.open(champion.path)

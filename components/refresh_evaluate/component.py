@@ -20,7 +20,7 @@ def refresh_evaluate(
 
     from mec.artifacts import label, show
     from mec.config import EvaluateConfig, RefreshConfig, section
-    from mec.refresh.steps import refresh_evaluate_step
+    from mec.refresh.evaluating import refresh_evaluate_step
     from mec.tracking.champion_step import Base
 
     base, out = Base.open(champion.path), Path(evaluation.path)

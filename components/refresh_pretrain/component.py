@@ -19,7 +19,7 @@ def refresh_pretrain(
 
     from mec.artifacts import label
     from mec.config import PretrainConfig, RefreshConfig, section
-    from mec.refresh.steps import refresh_pretrain_step
+    from mec.refresh.pretraining import refresh_pretrain_step
     from mec.tracking.champion_step import Base
 
     base = Base.open(champion.path)

@@ -34,7 +34,7 @@ class BoundsConfig(Settings):
 
     min_auc: float = Field(0.5, ge=0, le=1, description="an AUC in service that is not above it escalates")
     max_auc_decline: float = Field(
-        0.02, ge=0, le=1, description="how far, in AUC, the backbone may fall below its AUC at training"
+        0.1, ge=0, le=1, description="how far, in AUC, the backbone may fall below its AUC at training"
     )
     max_auc_drop: float = Field(
         0.0, ge=0, le=1, description="how much AUC the new codes may lose against the stale ones; 0: must be better"

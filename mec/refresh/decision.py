@@ -56,7 +56,7 @@ class Bounds:
     """
 
     min_auc: float = 0.5
-    max_auc_decline: float = 0.02
+    max_auc_decline: float = 0.1
     max_auc_drop: float = 0.0
     max_logloss_rise: float = 0.0
     min_rows_per_label: int = 100

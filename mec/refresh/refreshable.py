@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from safetensors import safe_open
 
-from mec.bundle import Bundle
+from mec.bundle import WEIGHTS_FILE, Bundle
 from mec.errors import ConfigError
-from mec.model_bundle import WEIGHTS_FILE
 
 
 def check_refreshable(model: Bundle) -> None:
@@ -24,7 +23,7 @@ def check_refreshable(model: Bundle) -> None:
             found=f"embedding {model.extra['embedding']!r}",
             fix="pass the model of the train step",
         )
-    with safe_open(model.file(WEIGHTS_FILE), framework="pt") as weights:
+    with safe_open(model.file(WEIGHTS_FILE), framework="np") as weights:
         own = sorted(name for name in weights.keys() if name.startswith("embedding."))  # noqa: SIM118
     if own:
         raise ConfigError(

@@ -17,14 +17,12 @@ from mec.data.vocabulary import vocabulary_step
 from mec.evaluation.evaluating import evaluate_step
 from mec.pretraining import pretrain_step
 from mec.quantize.quantizing import quantize_step
-from mec.refresh.steps import (
-    decision_step,
-    extend_vocabulary_step,
-    new_rows,
-    recode_step,
-    refresh_evaluate_step,
-    refresh_pretrain_step,
-)
+from mec.refresh.arriving import new_rows
+from mec.refresh.deciding import decision_step
+from mec.refresh.evaluating import refresh_evaluate_step
+from mec.refresh.pretraining import refresh_pretrain_step
+from mec.refresh.recode_step import recode_step
+from mec.refresh.vocabulary import extend_vocabulary_step
 from mec.training_steps import reference_step, train_step
 
 USERS, ITEMS = 150, 120

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from mec.bundle import file_sha256, open_bundle, write_bundle, write_json
 from mec.config import DataConfig, RefreshConfig
 from mec.errors import BundleError, ConfigError, DataError
+from mec.refresh.arriving import arrivals_step, new_rows, row_hashes_step
 from mec.refresh.deciding import branch_after, decision_step
-from mec.refresh.steps import arrivals_step, new_rows, row_hashes_step
 from tests.refresh.periods import BY_COLUMN, FIELDS, make_rows, write_rows
 
 

@@ -11,8 +11,9 @@ import pytest
 from mec.bundle import Bundle, open_bundle, write_bundle
 from mec.config import PublishConfig, TrackingConfig
 from mec.errors import DataError, TrackingError
-from mec.tracking import base_version
-from mec.tracking.base_version import find_champion_step, publish_generation_step
+from mec.tracking import publishing
+from mec.tracking.base_version import find_champion_step
+from mec.tracking.publishing import publish_generation_step
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import open_run
 
@@ -84,7 +85,7 @@ def test_only_what_was_refreshed_is_published_over(
 ) -> None:
     registry, (_, _, third) = versions
     published: list[dict[str, Any]] = []
-    monkeypatch.setattr(base_version, "publish_step", lambda **given: published.append(given))
+    monkeypatch.setattr(publishing, "publish_step", lambda **given: published.append(given))
     codes = codes_bundle(tmp_path / "codes")
     if "promoted" in base:
         registry.tag(third, {"codes": codes.uuid})
