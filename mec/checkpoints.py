@@ -43,8 +43,8 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """The kept state; None if there is none, or it was damaged on disk (it is dropped).
 
-        Tensors and plain values only are read (``weights_only``). Processes that train together go on only from one
-        and the same step.
+        Tensors and plain values only are read (``weights_only``); tensors are on the CPU, mapped into memory, and stay
+        in the file until they are used. Processes that train together go on only from one and the same step.
         """
         state = self._load()
         if not self._processes.agree(0 if state is None else int(state["num_steps"])):
@@ -56,7 +56,7 @@ class Checkpoints:
         if not self.path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.path, weights_only=True)
+            state: dict[str, Any] = torch.load(str(self.path), weights_only=True, mmap=True, map_location="cpu")
         except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
             note(self.name, f"the checkpoint {self.path} is damaged: training starts over")
             self.clear()

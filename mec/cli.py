@@ -150,7 +150,8 @@ def refresh(
 
     The small model is retrained and brought into the champion's space, values are coded again, and the champion is
     measured on held-out new rows with old and new codes. Then the new generation is promoted, or the old one kept,
-    or a new training is called for. CONFIG is that of the train run. docs/refresh.md tells what each decision means.
+    or a new training is called for, which refresh.on_escalation=train starts at once. CONFIG is that of the train
+    run. docs/refresh.md tells what each decision means.
 
     Running again with the same --out goes on where the refresh was stopped. Rows that the champion has learned from
     already change nothing.

@@ -18,7 +18,8 @@ from pipelines.running import StepError
 _MEANS = {
     "promote": "the new generation is in service",
     "keep": "the old generation stays in service; the new rows wait: add --with-waiting to the next refresh",
-    "escalate": "the old generation stays in service: train a new model with `mec run`",
+    "escalate": "the old generation stays in service: train a new model on what bundles/outcome/escalation.json names; "
+    "with refresh.on_escalation=train that follows by itself",
 }
 _TRAINED = {
     True: "a new model was trained on all rows, and is in service",

@@ -106,8 +106,11 @@ def fit(
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), device)
-        best, bad, start = state["best"], int(state["bad"]), int(state["num_steps"])
+        for key, value in state["best"].items():
+            best[key].copy_(value)
+        bad, start = int(state["bad"]), int(state["num_steps"])
         result = FitResult(**{**state["result"], "history": [Validation(**v) for v in state["result"]["history"]]})
+        del state
     longest = num_batches * settings.max_epochs
     bar, before = Progress(name, longest * part[1], shown=processes.first), longest * (part[0] - 1)
     prefix = f"training {part[0]}/{part[1]} | " if part[1] > 1 else ""

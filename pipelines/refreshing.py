@@ -26,7 +26,7 @@ from mec.tracking.kept import tagged_places
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import connected
 from mec.tracking.switching import refresh_lock
-from mec.tracking.training_rows import TrainingRows, learned_in_training
+from mec.tracking.training_rows import TrainingRows, learned_in_training, trained_on
 from mec.tracking.waiting import Waiting, waiting_rows
 from pipelines.containers import Containers, existing_place, image_id
 from pipelines.parameters import (
@@ -93,6 +93,8 @@ def run_refresh(
                 return NothingNew(model, champion.number, rows.of(champion)[1])
             data, data_version = rows.of(base)
             reads = _bundle_places(registry, base)
+            known = trained_on(lineage(registry, base)[-1], config.data).paths  # where rows seen before are looked for
+            reads += [Path(path) for path in known if Path(path).exists()]
             if config.refresh.on_escalation == "train":
                 training = TrainingRows(config.data, data, config.seed).section(registry, base, data_version)[0]
                 reads += [existing_place(Path(path)) for path in training.paths]

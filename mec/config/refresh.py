@@ -92,7 +92,7 @@ class RefreshConfig(Settings):
         0.3,
         gt=0,
         le=1,
-        description="frozen: largest share of known values whose online row changes; those that save most go first",
+        description="frozen: share of known values whose online row may change; those that save most go first",
     )
     recalibrate: bool = Field(True, description="refit scale and bias of the output on the new validation rows")
     bounds: BoundsConfig = BoundsConfig()

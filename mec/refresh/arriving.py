@@ -91,19 +91,3 @@ def arrivals_step(
             write_json(draft.path / ARRIVALS, facts)
         rows = sum(arrived.file_rows.values())
         record.summary = f"{rows} rows in {len(arrived.file_rows)} files, {100 * overlap.share:.2f} % seen before"
-
-
-def row_hashes_step(*, data: DataConfig, seed: int, out: Path) -> None:
-    """Write the "row_hashes" bundle of a train run's rows, once, for all refreshes to come.
-
-    Args:
-        data: Of the train run.
-        seed: Of its random split.
-        out: Directory of the bundle.
-
-    Raises:
-        DataError: Rows that cannot be read.
-    """
-    with step("row_hashes", out) as record:
-        bundle = write_row_hashes(open_source(data, seed=seed), out)
-        record.summary = f"{bundle.extra['rows']} training rows"

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mec.data.splits import uniform
 from mec.errors import ConfigError
-
-
-def keep_of_half_life(refreshes: float) -> float:
-    """The share of a count that each refresh keeps if ``refreshes`` of them are to halve it.
-
-    Raises:
-        ConfigError: Not above 0.
-    """
-    if not refreshes > 0:
-        raise ConfigError(
-            "a half-life must be above 0 refreshes", found=refreshes, fix="give it in refreshes, such as 4"
-        )
-    return float(math.pow(0.5, 1.0 / refreshes))
 
 
 def merged_counts(
@@ -51,7 +37,7 @@ def merged_counts(
         raise ConfigError(
             "the share of old counts that a refresh keeps must be above 0 and at most 1",
             found=keep,
-            fix="set it to 1 to count all periods alike, or to keep_of_half_life(refreshes)",
+            fix="set it to 1 to count all periods alike, or to 0.5 ** (1 / n) to halve a count in n refreshes",
         )
     merged = new.astype(np.int64)
     merged[: len(old)] += old if keep == 1.0 else _aged(old, keep, generation, vocabulary)

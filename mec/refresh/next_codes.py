@@ -45,12 +45,14 @@ class NextCodes:
 
     Attributes:
         saved: By place of the old stream, ``recoding.Recoded.saved``.
+        head_saved: (H,) float32, the same of the head's exact rows.
     """
 
     packed: NDArray[np.uint8]
     head: Tensor
     recounted: Recounted
     saved: Tensor
+    head_saved: Tensor
 
 
 def growing_plan(old: Codes, name: str, size: int) -> VocabularyPlan:
@@ -92,13 +94,14 @@ def recode_vocabulary(
     counts[0] = trained[OOV_ID] + trained[tail].sum()
     book = old.codebooks.coded[name]
     found = recode(points, torch.from_numpy(stream), counts, book, hysteresis=hysteresis, chunk_rows=chunk_rows)
-    head = torch.empty(0)
+    head, head_saved = torch.empty(0), torch.empty(0)
     if plan.head:
         span = slice(1, 1 + plan.head)
         fresh = stored(rows[span], floats, f"a row of vocabulary {name!r}")
         head = torch.where((trained[span] > 0)[:, None], fresh, old.head[name])
+        head_saved = trained[span] * (head.float() - old.head[name].float()).square().sum(1)
     recounted = Recounted(int(found.changed[:num_old].sum()), found.num_held, size - before)
-    return NextCodes(pack(found.codes.numpy(), plan.bits), head, recounted, found.saved)
+    return NextCodes(pack(found.codes.numpy(), plan.bits), head, recounted, found.saved, head_saved)
 
 
 def renew_vocabulary(

@@ -100,10 +100,11 @@ def recode_step(
         with write_bundle(out_codes, "codes", parents={"codebook": written, **parents}, config=config) as draft:
             new.write(draft)
             draft.extra["recoded"] = {name: found.to_json() for name, found in following.recounted.items()}
-        total = [sum(getattr(found, key) for found in following.recounted.values()) for key in ("changed", "added")]
+        counted = following.recounted.values()
+        changed, held, added = (sum(getattr(found, key) for found in counted) for key in ("changed", "held", "added"))
         record.summary = (
-            f"generation {new.generation}, {refresh.codebooks} codebooks: {total[0]} codes changed, {total[1]} values "
-            "added"
+            f"generation {new.generation}, {refresh.codebooks} codebooks: {changed} codes changed, {held} held, "
+            f"{added} values added"
         )
 
 

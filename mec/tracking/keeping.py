@@ -110,7 +110,7 @@ def escalation(
     """What to run where a refresh is not enough, for a person or for whatever submits pipelines."""
     return {
         "pipeline": "mec-train",
-        "command": "mec run CONFIG, with data.path the list all_rows",
+        "command": "mec run CONFIG, with data.path the list all_rows and data.split as for new rows (refresh.split)",
         "new_rows": list(new_rows),
         "all_rows": list(all_rows),
         "model": base.model,

@@ -92,7 +92,9 @@ class TrainingRows:
         return tuple(dict.fromkeys([*(path for period in earlier for path in period.paths), *self.new.paths]))
 
     def section(self, registry: ModelRegistry, version: Version, data_version: str) -> tuple[DataConfig, str]:
-        """Their data section, split as the new rows are, and their identity; nothing but file footers is read.
+        """Their data section, split as the new rows are, and their identity.
+
+        Of Parquet file footers are read; text is read whole, once for itself and once with all other rows.
 
         Args:
             registry: Of the model.
@@ -125,7 +127,7 @@ class TrainingRows:
             found.append(_Period(f"the refresh to version {one.number}", paths, one.tags.get("data_version", "")))
         for rows in waiting_rows(registry, version):
             if rows.learned_by is None and rows.data_version != data_version:
-                found.append(_Period(f"a refresh that wait since {rows.when}", rows.paths, rows.content))
+                found.append(_Period(f"a refresh of {rows.when} that wait", rows.paths, rows.content))
         return found
 
     def _at(self, paths: tuple[str, ...]) -> DataConfig:

@@ -12,9 +12,11 @@ from safetensors.numpy import save_file
 
 from mec.bundle import file_sha256, open_bundle, write_bundle, write_json
 from mec.config import DataConfig, RefreshConfig
+from mec.data.readers import open_source
 from mec.errors import BundleError, ConfigError, DataError
-from mec.refresh.arriving import arrivals_step, new_rows, row_hashes_step
+from mec.refresh.arriving import arrivals_step, new_rows
 from mec.refresh.deciding import branch_after, decision_step
+from mec.refresh.overlap import write_row_hashes
 from tests.refresh.periods import BY_COLUMN, FIELDS, make_rows, write_rows
 
 
@@ -41,7 +43,7 @@ def arrive(tmp_path: Path, model: Path, data: DataConfig, earlier: list[Path], *
 
 def test_all_that_is_expected_is_there_and_new(tmp_path: Path, model: Path) -> None:
     old, new = (data_of(write_rows(tmp_path / f"{day}.parquet", make_rows(300, day, day=day))) for day in (1, 2))
-    row_hashes_step(data=old, seed=0, out=tmp_path / "old")
+    write_row_hashes(open_source(old, seed=0), tmp_path / "old")
     facts = arrive(
         tmp_path, model, new, [tmp_path / "old"], files=["2.parquet"], column="day", values=["2"], max_overlap=1.0
     )
@@ -55,7 +57,7 @@ def test_the_hashes_of_earlier_periods_are_looked_up_in_and_not_read_through(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = (data_of(write_rows(tmp_path / f"{day}.parquet", make_rows(300, day, day=day))) for day in (1, 2))
-    row_hashes_step(data=old, seed=0, out=tmp_path / "old")
+    write_row_hashes(open_source(old, seed=0), tmp_path / "old")
     read: list[Path] = []
     monkeypatch.setattr("mec.bundle.file_sha256", lambda file: read.append(file) or file_sha256(file))
     arrive(tmp_path, model, new, [tmp_path / "old"], max_overlap=1.0)
@@ -76,7 +78,7 @@ def test_what_is_missing_or_not_new_is_refused_before_anything_is_written(
     tmp_path: Path, model: Path, arrivals: dict[str, Any], words: str
 ) -> None:
     same = data_of(write_rows(tmp_path / "2.parquet", make_rows(300, 1, day=2)))
-    row_hashes_step(data=same, seed=0, out=tmp_path / "old")
+    write_row_hashes(open_source(same, seed=0), tmp_path / "old")
     with pytest.raises(DataError, match=words):
         arrive(tmp_path, model, same, [tmp_path / "old"], **{"max_overlap": 1.0, **arrivals})
     assert not (tmp_path / "arrivals").exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mec.errors import ConfigError
-from mec.refresh.counts import keep_of_half_life, merged_counts
+from mec.refresh.counts import merged_counts
 
 
 def test_without_ageing_counts_add_up() -> None:
@@ -39,18 +39,7 @@ def test_rounding_depends_on_generation_and_vocabulary_and_on_nothing_else() -> 
     assert (merged_counts(old, new, keep=0.5, generation=1, vocabulary="w") != first).any()
 
 
-def test_half_life() -> None:
-    assert keep_of_half_life(4) ** 4 == pytest.approx(0.5)
-    assert keep_of_half_life(1) == 0.5
-
-
 @pytest.mark.parametrize("keep", [0.0, -0.1, 1.01, float("nan")])
 def test_a_share_that_is_none_is_refused(keep: float) -> None:
     with pytest.raises(ConfigError, match=r"above 0 and at most 1"):
         merged_counts(np.array([1]), np.array([1]), keep=keep, generation=1, vocabulary="v")
-
-
-@pytest.mark.parametrize("refreshes", [0.0, -2.0, float("nan")])
-def test_a_half_life_that_is_none_is_refused(refreshes: float) -> None:
-    with pytest.raises(ConfigError, match="half-life"):
-        keep_of_half_life(refreshes)

@@ -34,38 +34,58 @@ def recoded() -> NextCodes:
     return recode_vocabulary("user", _draw(SIZE, WIDTH, seed=4), torch.ones(SIZE), trained, generation_one(), 0.0, 7)
 
 
-@pytest.mark.parametrize("max_rows", [-HEAD, 0, 4, TAIL, TAIL + 1, TAIL + 5, 100])
-def test_changes_that_save_least_are_taken_back(max_rows: int) -> None:
+def wanted(found: NextCodes, max_rows: int) -> tuple[set[int], set[int]]:
+    """Places and head rows that may change, by a list of all changes: the worth of a row, its number of rows, what."""
+    every = [(float(v), 1, ("place", i)) for i, v in enumerate(found.saved) if i and v > 0]
+    every += [(float(v), 1, ("head", i)) for i, v in enumerate(found.head_saved) if v > 0]
+    every.append((float(found.saved[0]) / (TAIL + 1), TAIL + 1, ("place", 0)))
+    stay, left = [], max_rows
+    for _, rows, what in sorted(every, reverse=True):
+        if rows <= left:
+            stay.append(what)
+            left -= rows
+    return {i for kind, i in stay if kind == "place"}, {i for kind, i in stay if kind == "head"}
+
+
+@pytest.mark.parametrize("shared_worth", [0.0, 1e-3, 1.0, 1e6])
+@pytest.mark.parametrize("max_rows", [0, 1, 4, TAIL, TAIL + 1, TAIL + 5, 25, 100])
+def test_what_saves_most_for_each_row_stays(max_rows: int, shared_worth: float) -> None:
     old, found = generation_one(), recoded()
-    kept = limit_rewritten({"user": found}, old, HEAD + max_rows)["user"]
+    assert float(found.saved[0]) > 0  # the tail's shared code
+    if shared_worth:
+        saved = found.saved.clone()
+        saved[0] *= shared_worth
+        found = replace(found, saved=saved)
+    kept = limit_rewritten({"user": found}, old, max_rows)["user"]
+    places, heads = wanted(found, max_rows)
     own = len(OWN) + SIZE - BEFORE
     before = unpack(old.packed["user"], len(OWN), 1, 3)[:, 0]
     full, codes = (unpack(packed, own, 1, 3)[:, 0] for packed in (found.packed, kept.packed))
-    changes = np.flatnonzero(full[: len(OWN)] != before).tolist()
-    assert changes[0] == 0  # the tail's shared code
+    changes = set(np.flatnonzero(full[: len(OWN)] != before).tolist())
     assert len(changes) > 6
-    left, stay = max_rows, []
-    if max_rows >= TAIL + 1:
-        left, stay = max_rows - TAIL - 1, [0]
-    stay += sorted(changes[1:], key=lambda place: -float(found.saved[place]))[: max(0, left)]
-    assert np.flatnonzero(codes[: len(OWN)] != before).tolist() == sorted(stay)
-    assert np.array_equal(codes[stay], full[stay])
+    assert set(np.flatnonzero(codes[: len(OWN)] != before).tolist()) == places
+    assert np.array_equal(codes[sorted(places)], full[sorted(places)])
     assert np.array_equal(codes[len(OWN) :], full[len(OWN) :])
-    assert kept.recounted.to_json() == {
-        "changed": len(stay), "held": found.recounted.held + len(changes) - len(stay), "added": SIZE - BEFORE
-    }  # fmt: skip
+    for i in range(HEAD):
+        assert torch.equal(kept.head[i], found.head[i] if i in heads else old.head["user"][i])
+    num_held = found.recounted.held + len(changes) - len(places)
+    assert kept.recounted.to_json() == {"changed": len(places), "held": num_held, "added": SIZE - BEFORE}
 
 
 def test_vocabularies_share_what_may_be_written() -> None:
     old, found = generation_one(), recoded()
-    weak = NextCodes(found.packed, found.head, found.recounted, found.saved * 1e-6)
-    two = {"weak": weak, "user": found}
     layout = replace(old.codebooks.layout, vocabularies=(("user", BASE), ("weak", BASE)))
     old = replace(old, codebooks=replace(old.codebooks, layout=layout))
-    for part in (old.packed, old.tail_start, old.sizes, old.bases):
+    weak = replace(found, saved=found.saved * 1e-6, head_saved=found.head_saved * 1e-6)
+    for part in (old.packed, old.tail_start, old.sizes, old.bases, old.head):
         part["weak"] = part["user"]  # type: ignore[index]
     old.codebooks.coded["weak"] = old.codebooks.coded["user"]  # type: ignore[index]
-    old.head["weak"] = weak.head  # type: ignore[index]
-    limited = limit_rewritten(two, old, HEAD + TAIL + 1 + 5)
+    limited = limit_rewritten({"weak": weak, "user": found}, old, 6)
     assert limited["weak"].recounted.changed == 0
-    assert limited["user"].recounted.changed == 6
+    assert torch.equal(limited["weak"].head, old.head["user"])
+    heads = int((limited["user"].head != old.head["user"]).any(1).sum())
+    assert limited["user"].recounted.changed + heads == 6
+
+
+def test_nothing_coded_is_nothing_to_limit() -> None:
+    assert limit_rewritten({}, generation_one(), 0) == {}

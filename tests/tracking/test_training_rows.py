@@ -126,7 +126,7 @@ def test_a_trained_version_says_what_it_was_trained_on(shop: Shop) -> None:
     [
         ("gone", DataError, r"rows of the train run of version 1 are needed .*week-0.*no data files.*put them back"),
         ("other", DataError, r"rows of the refresh to version 2 have changed: .*week-1.parquet holds others"),
-        ("waiting", DataError, r"rows of a refresh that wait since 20.* have changed: .*week-2.parquet holds others"),
+        ("waiting", DataError, r"rows of a refresh of 20.* that wait have changed: .*week-2.parquet holds others"),
         ("generated", DataError, r"rows of the train run of version 1 are needed .* in no file that is known"),
         ("untold", DataError, r"rows of the refresh to version 3 are needed .* in no file that is known"),
         ("column", ConfigError, r"split by a column, and old ones another way.*'column': 'week'.*on_escalation=mark"),
