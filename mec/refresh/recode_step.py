@@ -119,7 +119,7 @@ class _Following:
 
 
 def _frozen(tables: PretrainedTables, old: Codes, refresh: RefreshConfig, settings: QuantizeConfig) -> _Following:
-    books, head, exact = old.codebooks, {}, {}
+    books, exact = old.codebooks, {}
     coded: dict[str, NextCodes] = {}
     progress = Progress(STEP, sum(tables.sizes.values()))
     for name, size in tables.sizes.items():
@@ -132,8 +132,6 @@ def _frozen(tables: PretrainedTables, old: Codes, refresh: RefreshConfig, settin
         else:
             weights = tables.weights(name)
             coded[name] = recode_vocabulary(name, rows, weights, trained, old, refresh.hysteresis, settings.chunk_rows)
-            if len(coded[name].head):
-                head[name] = coded[name].head
         progress.update(size, f"{name}: coded")
     coded = limit_rewritten(coded, old, int(refresh.max_rewritten * sum(old.size(name) for name in coded)))
     sizes = {name: tables.sizes[name] for name in books.coded}
@@ -141,7 +139,7 @@ def _frozen(tables: PretrainedTables, old: Codes, refresh: RefreshConfig, settin
     codes = replace(
         old,
         packed={name: found.packed for name, found in coded.items()},
-        head=head,
+        head={name: found.head for name, found in coded.items() if len(found.head)},
         exact=exact,
         sizes=sizes,
         bases={name: plan.base for name, plan in plans.items() if plan.base},

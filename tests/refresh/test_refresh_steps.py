@@ -22,9 +22,12 @@ from mec.evaluation.calibration import fit_calibration
 from mec.evaluation.metrics import Interval, auc, auc_difference, logloss
 from mec.fold_training import count_rows
 from mec.model_bundle import load_ctr_model
+from mec.publish.difference import differences
+from mec.publish.value_rows import CodesFiles
 from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
 from mec.quantize.packing import unpack
+from mec.refresh.recode_step import recode_step
 from mec.refresh.vocabulary import new_counts
 from tests.refresh.refresh_run import Generation, refresh_run, train_run
 
@@ -38,7 +41,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Generation:
 
 @pytest.fixture(scope="module")
 def first(base: Generation, tmp_path_factory: pytest.TempPathFactory) -> Generation:
-    return refresh_run(base, tmp_path_factory.mktemp("first"), RefreshConfig(replay_ratio=1))
+    return refresh_run(base, tmp_path_factory.mktemp("first"), RefreshConfig(replay_ratio=1, max_rewritten=1))
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +152,28 @@ def test_refreshed_codes_are_nearer_than_stale_ones_where_they_changed(base: Gen
         assert (errors[1] < (1 - 0.2) * errors[0]).all()
 
 
+@pytest.mark.parametrize("share", [0.04, 0.3])
+def test_no_more_rows_differ_than_may_be_written(
+    base: Generation, first: Generation, tmp_path: Path, share: float
+) -> None:
+    recode_step(
+        refresh=RefreshConfig(hysteresis=0.0, max_rewritten=share), quantize=base.config.quantize,
+        pretrained=first.pretrained, codebook=base.codebook, codes=base.codes, vocabulary=first.vocabulary, seed=0,
+        out_codebook=tmp_path / "codebook", out_codes=tmp_path / "codes",
+    )  # fmt: skip
+    found = differences(open_bundle(base.codes), open_bundle(tmp_path / "codes"))
+    known = sum(CodesFiles(open_bundle(base.codes)).sizes.values())
+    rewritten = sum(len(difference.rewritten) for difference in found.values())
+    assert 0.5 * share * known < rewritten <= share * known
+
+
+def test_tables_without_any_codes_are_refreshed(tmp_path: Path) -> None:
+    base = train_run(tmp_path / "run", 1000, min_values=100_000)
+    assert not Codebooks.open(base.codebook).coded
+    after = refresh_run(base, tmp_path / "refresh", RefreshConfig(replay="none"))
+    assert open_bundle(after.codes).extra["generation"] == 1
+
+
 def test_head_rows_and_exact_rows_are_the_new_vectors(first: Generation) -> None:
     tables = load_file(open_bundle(first.pretrained).file("tables.safetensors"))
     trained = load_file(open_bundle(first.pretrained).file("trained.safetensors"))
@@ -242,7 +267,9 @@ def test_training_rows_are_new_rows_and_a_replayed_sample(base: Generation, firs
 
 
 def test_the_same_refresh_twice_is_the_same_bundles(base: Generation, first: Generation, tmp_path: Path) -> None:
-    again = refresh_run(base, tmp_path, RefreshConfig(replay_ratio=1), rows=first.dataset.parent / "rows.parquet")
+    again = refresh_run(
+        base, tmp_path, RefreshConfig(replay_ratio=1, max_rewritten=1), rows=first.dataset.parent / "rows.parquet"
+    )
     for role in ("vocabulary", "pretrained", "codes", "codebook"):
         assert open_bundle(again.bundles[role]).uuid == open_bundle(first.bundles[role]).uuid
     facts = [json.loads((g.evaluation / "evaluation.json").read_text()) for g in (first, again)]
