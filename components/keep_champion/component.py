@@ -19,7 +19,7 @@ def keep_champion(
     evaluation: dsl.Input[dsl.Artifact],
     decision: dsl.Input[dsl.Artifact],
     outcome: dsl.Output[dsl.Artifact],
-) -> NamedTuple("Kept", [("facts", str), ("train_data", str), ("train_data_version", str)]):
+) -> NamedTuple("Kept", [("facts", str), ("train_data", str), ("train_data_version", str)]):  # type: ignore[valid-type]
     from pathlib import Path
 
     from mec import artifacts
@@ -27,9 +27,16 @@ def keep_champion(
     from mec.tracking.keeping import keep_champion_step
     from mec.tracking.training_rows import TrainingRows
 
-    place = {"tracking": section(TrackingConfig, tracking), "name": name, "store": Path(store), "run_id": run_id}
     rows = TrainingRows(section(DataConfig, data), section(DataConfig, new_data), seed)
     paths = artifacts.paths(champion=champion, evaluation=evaluation, decision=decision, out=outcome)
-    train_data, version = keep_champion_step(rows=rows, then_train=then_train, **place, **paths)
+    train_data, version = keep_champion_step(
+        tracking=section(TrackingConfig, tracking),
+        name=name,
+        store=Path(store),
+        rows=rows,
+        then_train=then_train,
+        run_id=run_id,
+        **paths,
+    )
     artifacts.label(outcome)
     return Path(outcome.path, "outcome.json").read_text(encoding="utf-8"), train_data, version
