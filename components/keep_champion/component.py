@@ -30,13 +30,8 @@ def keep_champion(
     rows = TrainingRows(section(DataConfig, data), section(DataConfig, new_data), seed)
     paths = artifacts.paths(champion=champion, evaluation=evaluation, decision=decision, out=outcome)
     train_data, version = keep_champion_step(
-        tracking=section(TrackingConfig, tracking),
-        name=name,
-        store=Path(store),
-        rows=rows,
-        then_train=then_train,
-        run_id=run_id,
-        **paths,
-    )
+        tracking=section(TrackingConfig, tracking), name=name, store=Path(store), rows=rows, then_train=then_train,
+        run_id=run_id, **paths,
+    )  # fmt: skip
     artifacts.label(outcome)
     return Path(outcome.path, "outcome.json").read_text(encoding="utf-8"), train_data, version
