@@ -25,6 +25,8 @@ class Choice:
 
 
 _HIDDEN = {"hidden_units": [128, 64]}
+_WIDE = {"wide": True}
+_DEEP = {**_WIDE, **_HIDDEN}
 # a backbone without weights of its own would learn nothing but a bias on frozen codewords
 _TRAINED_CODEWORDS = {"codewords": "warm"}
 
@@ -33,18 +35,19 @@ CHOICES: dict[str, Choice] = {
     "fm": Choice({}, _TRAINED_CODEWORDS),
     "afm": Choice({"attention_size": 16, "attention_dropout": 0.1, "dropout": 0.1}),
     "deepfm": Choice({**_HIDDEN, "dropout": 0.3}),
-    "pnn": Choice({**_HIDDEN, "dropout": 0.3, "product": "inner"}),
-    "dcn": Choice({**_HIDDEN, "dropout": 0.2, "batch_norm": True, "num_cross_layers": 3}),
-    "dcnv2": Choice({**_HIDDEN, "dropout": 0.3, "batch_norm": True, "num_cross_layers": 3, "structure": "parallel"}),
-    "autoint": Choice({"num_layers": 2, "num_heads": 2, "attention_dim": 32}),
+    "pnn": Choice({**_DEEP, "dropout": 0.3, "product": "inner"}),
+    "dcn": Choice({**_DEEP, "dropout": 0.2, "batch_norm": True, "num_cross_layers": 3}),
+    "dcnv2": Choice({**_DEEP, "dropout": 0.3, "batch_norm": True, "num_cross_layers": 3, "structure": "parallel"}),
+    "autoint": Choice({**_WIDE, "num_layers": 2, "num_heads": 2, "attention_dim": 32}),
     "autoint_plus": Choice(
-        {**_HIDDEN, "num_layers": 2, "num_heads": 2, "attention_dim": 32, "dropout": 0.2, "batch_norm": True}
+        {**_DEEP, "num_layers": 2, "num_heads": 2, "attention_dim": 32, "dropout": 0.2, "batch_norm": True}
     ),
-    "afn": Choice({**_HIDDEN, "logarithmic_neurons": 128}),
-    "afn_plus": Choice({**_HIDDEN, "logarithmic_neurons": 128, "dnn_hidden_units": [128, 64], "dnn_dropout": 0.2}),
+    "afn": Choice({**_DEEP, "logarithmic_neurons": 128}),
+    "afn_plus": Choice({**_DEEP, "logarithmic_neurons": 128, "dnn_hidden_units": [128, 64], "dnn_dropout": 0.2}),
     "sam": Choice(
-        {"interaction_type": "SAM3A", "num_layers": 2, "aggregation": "concat", "dropout": 0.1}, {"learning_rate": 4e-3}
+        {**_WIDE, "interaction_type": "SAM3A", "num_layers": 2, "aggregation": "concat", "dropout": 0.1},
+        {"learning_rate": 4e-3},
     ),
-    "gdcn_p": Choice({**_HIDDEN, "dropout": 0.3, "num_cross_layers": 3}),
-    "gdcn_s": Choice({**_HIDDEN, "dropout": 0.3, "num_cross_layers": 3}),
+    "gdcn_p": Choice({**_DEEP, "dropout": 0.3, "num_cross_layers": 3}),
+    "gdcn_s": Choice({**_DEEP, "dropout": 0.3, "num_cross_layers": 3}),
 }

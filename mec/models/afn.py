@@ -20,14 +20,14 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from mec.config import Settings
-from mec.models.base import BACKBONES, Backbone, mlp, output_layer
+from mec.models.base import BACKBONES, mlp, output_layer
 from mec.models.batch_norm import BatchNorm
+from mec.models.wide import WideBackbone, WideSettings
 
 MAX_EXPONENT = 30.0  # e^30 squared, in the variance of a batch, is still a float32
 
 
-class AFNSettings(Settings):
+class AFNSettings(WideSettings):
     """Settings of AFN."""
 
     logarithmic_neurons: int = Field(128, ge=1, description="O; each is one cross feature of learned order")
@@ -87,7 +87,7 @@ def network(num_inputs: int, hidden_units: tuple[int, ...], dropout: float, batc
 
 
 @BACKBONES.register("afn")
-class AFN(Backbone):
+class AFN(WideBackbone):
     """A deep network over logarithmic neurons."""
 
     settings_type = AFNSettings
@@ -100,14 +100,14 @@ class AFN(Backbone):
         num_inputs = settings.logarithmic_neurons * embedding_dim
         self.network = network(num_inputs, settings.hidden_units, settings.dropout, settings.batch_norm)
 
-    def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
-        """(B, F, D), (B,) -> (B,); the first-order weights have no place in AFN and are ignored."""
+    def interact(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B,)."""
         logits: Tensor = self.network(self.logarithmic(embeddings))
         return logits.squeeze(1)
 
 
 @BACKBONES.register("afn_plus")
-class AFNPlus(Backbone):
+class AFNPlus(WideBackbone):
     """AFN and a deep network over the same embeddings, their logits weighted and added."""
 
     settings_type = AFNPlusSettings
@@ -121,8 +121,8 @@ class AFNPlus(Backbone):
         self.deep = network(num_inputs, settings.dnn_hidden_units, settings.dnn_dropout, settings.batch_norm)
         self.combination = nn.Parameter(torch.full((2,), 0.5))  # c
 
-    def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
-        """(B, F, D), (B,) -> (B,); the first-order weights have no place in AFN+ and are ignored."""
+    def interact(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B,)."""
         afn, deep = self.afn(embeddings, None), self.deep(embeddings.flatten(1)).squeeze(1)  # (B,), (B,)
         logits: Tensor = self.combination[0] * afn + self.combination[1] * deep
         return logits

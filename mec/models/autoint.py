@@ -20,12 +20,12 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mec.config import Settings
-from mec.models.base import BACKBONES, Backbone, mlp, output_layer
+from mec.models.base import BACKBONES, mlp, output_layer
 from mec.models.batch_norm import with_batch_norm
+from mec.models.wide import WideBackbone, WideSettings
 
 
-class AutoIntSettings(Settings):
+class AutoIntSettings(WideSettings):
     """Settings of AutoInt."""
 
     num_layers: int = Field(3, ge=1, description="interacting layers, one on top of the other")
@@ -93,7 +93,7 @@ def interacting_layers(embedding_dim: int, settings: AutoIntSettings) -> nn.Sequ
 
 
 @BACKBONES.register("autoint")
-class AutoInt(Backbone):
+class AutoInt(WideBackbone):
     """Interacting layers over the fields."""
 
     settings_type = AutoIntSettings
@@ -105,14 +105,14 @@ class AutoInt(Backbone):
         self.layers = interacting_layers(embedding_dim, settings)
         self.attention_output = output_layer(num_fields * settings.attention_dim)
 
-    def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
-        """(B, F, D), (B,) -> (B,); the first-order weights have no place in AutoInt and are ignored."""
+    def interact(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B,)."""
         logits: Tensor = self.attention_output(self.layers(embeddings).flatten(1))
         return logits.squeeze(1)
 
 
 @BACKBONES.register("autoint_plus")
-class AutoIntPlus(Backbone):
+class AutoIntPlus(WideBackbone):
     """AutoInt and a deep network over the same embeddings, their logits added."""
 
     settings_type = AutoIntPlusSettings
@@ -126,8 +126,8 @@ class AutoIntPlus(Backbone):
         self.hidden = with_batch_norm(hidden) if settings.batch_norm else hidden
         self.output = output_layer(settings.hidden_units[-1])
 
-    def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
-        """(B, F, D), (B,) -> (B,); the first-order weights have no place in AutoInt+ and are ignored."""
+    def interact(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B,)."""
         deep = self.output(self.hidden(embeddings.flatten(1))).squeeze(1)  # (B,)
         logits: Tensor = self.autoint(embeddings, None) + deep
         return logits

@@ -17,12 +17,12 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from mec.config import Settings
-from mec.models.base import BACKBONES, Backbone
+from mec.models.base import BACKBONES
 from mec.models.cross import CrossAndDeep
+from mec.models.wide import WideBackbone, WideSettings
 
 
-class DCNSettings(Settings):
+class DCNSettings(WideSettings):
     """Settings of DCN."""
 
     num_cross_layers: int = Field(3, ge=1, description="cross layers; L of them reach interactions of order L + 1")
@@ -62,7 +62,7 @@ class VectorCross(nn.Module):
 
 
 @BACKBONES.register("dcn")
-class DCN(Backbone):
+class DCN(WideBackbone):
     """A cross network and a deep network over the same embeddings."""
 
     settings_type = DCNSettings
@@ -81,7 +81,7 @@ class DCN(Backbone):
             "parallel",
         )
 
-    def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
-        """(B, F, D), (B,) -> (B,); the first-order weights have no place in DCN and are ignored."""
+    def interact(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B,)."""
         logits: Tensor = self.network(embeddings)
         return logits

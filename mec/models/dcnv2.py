@@ -19,12 +19,12 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from mec.config import Settings
-from mec.models.base import BACKBONES, Backbone
+from mec.models.base import BACKBONES
 from mec.models.cross import CrossAndDeep, Structure
+from mec.models.wide import WideBackbone, WideSettings
 
 
-class DCNv2Settings(Settings):
+class DCNv2Settings(WideSettings):
     """Settings of DCNv2."""
 
     structure: Structure = Field("parallel", description="deep network beside (parallel) or on top of the cross layers")
@@ -107,7 +107,7 @@ class MixtureCross(nn.Module):
 
 
 @BACKBONES.register("dcnv2")
-class DCNv2(Backbone):
+class DCNv2(WideBackbone):
     """A cross network with matrices instead of DCN's vectors, and a deep network."""
 
     settings_type = DCNv2Settings
@@ -127,8 +127,8 @@ class DCNv2(Backbone):
         )
         self.network.apply(_start_he_normal)
 
-    def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
-        """(B, F, D), (B,) -> (B,); the first-order weights have no place in DCNv2 and are ignored."""
+    def interact(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B,)."""
         logits: Tensor = self.network(embeddings)
         return logits
 

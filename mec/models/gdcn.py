@@ -17,12 +17,12 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from mec.config import Settings
-from mec.models.base import BACKBONES, Backbone
+from mec.models.base import BACKBONES
 from mec.models.cross import CrossAndDeep, Structure
+from mec.models.wide import WideBackbone, WideSettings
 
 
-class GDCNSettings(Settings):
+class GDCNSettings(WideSettings):
     """Settings of GDCN."""
 
     num_cross_layers: int = Field(
@@ -61,7 +61,7 @@ class GatedCross(nn.Module):
         return crossed
 
 
-class GDCN(Backbone):
+class GDCN(WideBackbone):
     """Gated cross layers and a deep network, combined by ``structure``."""
 
     settings_type = GDCNSettings
@@ -81,8 +81,8 @@ class GDCN(Backbone):
             self.structure,
         )
 
-    def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
-        """(B, F, D), (B,) -> (B,); the first-order weights have no place in GDCN and are ignored."""
+    def interact(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B,)."""
         logits: Tensor = self.network(embeddings)
         return logits
 

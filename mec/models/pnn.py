@@ -18,11 +18,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mec.config import Settings
-from mec.models.base import BACKBONES, Backbone, mlp, output_layer, upper_triangle
+from mec.models.base import BACKBONES, mlp, output_layer, upper_triangle
+from mec.models.wide import WideBackbone, WideSettings
 
 
-class PNNSettings(Settings):
+class PNNSettings(WideSettings):
     """Settings of PNN."""
 
     hidden_units: tuple[int, ...] = Field((128, 64), min_length=1, description="units of each hidden layer")
@@ -34,7 +34,7 @@ class PNNSettings(Settings):
 
 
 @BACKBONES.register("pnn")
-class PNN(Backbone):
+class PNN(WideBackbone):
     """A deep network over the embeddings (linear signal) and their products (quadratic signal)."""
 
     settings_type = PNNSettings
@@ -54,8 +54,8 @@ class PNN(Backbone):
         self.hidden = mlp(num_inputs, settings.hidden_units, settings.dropout)
         self.output = output_layer(settings.hidden_units[-1])
 
-    def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
-        """(B, F, D), (B,) -> (B,); the first-order weights have no place in PNN and are ignored."""
+    def interact(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B,)."""
         signals = [embeddings.flatten(1)]  # (B, F * D)
         if self.product != "outer":
             gram = embeddings @ embeddings.transpose(1, 2)  # (B, F, F)

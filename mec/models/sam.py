@@ -21,14 +21,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mec.config import Settings
-from mec.models.base import BACKBONES, Backbone, output_layer
+from mec.models.base import BACKBONES, output_layer
 from mec.models.dropout import Dropout
+from mec.models.wide import WideBackbone, WideSettings
 
 MAX_VALUE = 1e10  # of a SAM3 layer's outputs, whose order doubles or triples per layer: products of three stay float32
 
 
-class SAMSettings(Settings):
+class SAMSettings(WideSettings):
     """Settings of SAM."""
 
     interaction_type: Literal["SAM1", "SAM2A", "SAM2E", "SAM3A", "SAM3E"] = Field(
@@ -97,7 +97,7 @@ class AttentionLayer(nn.Module):
 
 
 @BACKBONES.register("sam")
-class SAM(Backbone):
+class SAM(WideBackbone):
     """A self-attention model: interaction layers, aggregation, a linear output."""
 
     settings_type = SAMSettings
@@ -125,8 +125,8 @@ class SAM(Backbone):
         self.layers = nn.Sequential(*(nn.Sequential(layer, Dropout(settings.dropout)) for layer in layers))
         self.output = output_layer(num_outputs)
 
-    def forward(self, embeddings: Tensor, first_order: Tensor | None) -> Tensor:
-        """(B, F, D), (B,) -> (B,); the first-order weights have no place in SAM and are ignored."""
+    def interact(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B,)."""
         interactions: Tensor = self.layers(embeddings)  # (B, F, D), or (B, F, F, D) of SAM2
         pooled = interactions.flatten(1) if self.pooling is None else self.pooling @ interactions
         logits: Tensor = self.output(pooled)

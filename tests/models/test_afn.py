@@ -108,7 +108,7 @@ def test_training_normalizes_a_field_and_a_neuron_over_the_batch_and_the_dimensi
     logs = [[logarithm(vectors[b, f, d]) for f in range(F)] for b in range(B) for d in range(D)]
     crossed = by_batch(layer.exp_norm, [neurons(layer, row) for row in by_batch(layer.log_norm, logs)])
     features = [[v for d in range(D) for v in crossed[b * D + d]] for b in range(B)]
-    expected = torch.stack([deep(model.network, row) for row in features])
+    expected = torch.stack([deep(model.network, row) for row in features]) + first
     wanted = [vectors, *model.parameters()]
     logits = model(vectors, first)
     torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-9)

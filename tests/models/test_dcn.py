@@ -71,12 +71,6 @@ def test_dropout_is_for_training_only() -> None:
     check_dropout_is_for_training_only("dcn", dropout=0.5)
 
 
-def test_first_order_weights_are_ignored() -> None:
-    model = make("dcn")
-    vectors, first = make_inputs()
-    assert torch.equal(model(vectors, first), model(vectors, None))
-
-
 def test_training_mode_normalizes_by_the_batch() -> None:
     model = make("dcn", hidden_units=(6,), num_cross_layers=1).train()
     vectors, first = make_inputs(8)
@@ -87,7 +81,7 @@ def test_training_mode_normalizes_by_the_batch() -> None:
     expected = norm.weight * (hidden - mean) / torch.sqrt(variance + norm.eps) + norm.bias
     deep = torch.clamp(expected, min=0) @ model.network.output.weight[0, F * D :]
     crossed = model.network.cross(vectors.flatten(1)) @ model.network.output.weight[0, : F * D]
-    torch.testing.assert_close(model(vectors, first), crossed + deep)
+    torch.testing.assert_close(model(vectors, first), crossed + deep + first)
 
 
 def test_a_training_batch_of_one_row_uses_the_running_statistics() -> None:

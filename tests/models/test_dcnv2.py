@@ -136,12 +136,6 @@ def test_kernels_start_he_normal_and_biases_at_zero() -> None:
     assert not hidden.bias.any()
 
 
-def test_first_order_weights_are_ignored() -> None:
-    model = make("dcnv2")
-    vectors, first = make_inputs()
-    assert torch.equal(model(vectors, first), model(vectors, None))
-
-
 def test_settings_that_contradict_or_exceed_are_refused() -> None:
     with pytest.raises(ConfigError, match="experts are low-rank: set low_rank too"):
         build_backbone("dcnv2", F, D, {"num_experts": 4})

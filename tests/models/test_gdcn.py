@@ -92,13 +92,6 @@ def test_an_open_gate_leaves_dcnv2(name: str) -> None:
     torch.testing.assert_close(model(vectors, first), other(vectors, first))  # sigmoid(0) = 1/2
 
 
-@pytest.mark.parametrize("name", ["gdcn_p", "gdcn_s"])
-def test_first_order_weights_are_ignored(name: str) -> None:
-    model = make(name)
-    vectors, first = make_inputs()
-    assert torch.equal(model(vectors, first), model(vectors, None))
-
-
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="num_cross_layers: Input should be greater than or equal to 1"):
         build_backbone("gdcn_p", F, D, {"num_cross_layers": 0})
