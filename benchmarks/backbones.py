@@ -17,19 +17,20 @@ own:
     rival/bin/pip install deepctr-torch==0.3.0 torch-rechub==0.9.0
     OMP_NUM_THREADS=1 rival/bin/python benchmarks/backbones.py speed    # three minutes
 
-Result of `speed` (2026-11-21, two EPYC cores, one thread, at load 3 to 5 of other work; B 2,048, F 26, D 16, hidden
-128-64; ratios are medians of 11 rounds, above 1 where mec is faster). The bound is 0.8; only the two AutoInts miss it:
+Result of `speed` (2026-11-21, two EPYC cores, one thread; B 2,048, F 26, D 16, hidden 128-64; ratios are medians of 11
+rounds, above 1 where mec is faster; lr, deepfm, dcnv2 and the autoints at load 0.5, the others at load 3 to 5 of other
+work). The bound is 0.8:
 
                     deepctr-torch    torch-rechub
-    lr                       1.33
+    lr                       1.36
     fm                       2.82
     afm                      1.26
-    deepfm                   1.21
+    deepfm                   1.57
     pnn                      4.32
     dcn                      2.39            1.28
-    dcnv2                    1.06            1.01
-    autoint                  0.71            0.80
-    autoint_plus             0.73            0.78
+    dcnv2                    1.10            1.03
+    autoint                  0.96            1.15
+    autoint_plus             1.02            1.09
     afn                      1.11
     afn_plus, sam, gdcn_p, gdcn_s: in no package that we found
 """
