@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 from backbones_cells import Cell
 from backbones_report import load
+from refresh_study.plots import save
 
 from mec.bakeoff.estimates import estimate
-from mec.evaluation.figure_style import COMPRESSED, FULL, house_style, new_figure, to_png
+from mec.evaluation.figure_style import COMPRESSED, FULL, house_style, new_figure
 
 _LOOK = {"full": (FULL, "s", "full tables"), "codes": (COMPRESSED, "o", "codes")}
 
@@ -46,7 +46,4 @@ def draw_table(cells: Sequence[Cell], work: Path, path: Path) -> None:
             axes.set_yticklabels(backbones)
         handles = dict(zip(*panels[0].get_legend_handles_labels()[::-1], strict=True))
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
-        path.with_suffix(".png").write_bytes(to_png(figure))
-        stream = BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-        path.with_suffix(".svg").write_bytes(stream.getvalue())
+    save(figure, path)

@@ -130,6 +130,30 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
     assert [(v.step, v.valid_auc) for v in found.history] == [(v.step, v.valid_auc) for v in expected.history]
 
 
+def test_a_training_killed_after_its_best_epoch_ends_with_that_epochs_weights(
+    data: EncodedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS.model_copy(update={"max_epochs": 100, "patience": 2, "learning_rate": 0.05, "l2": 0.0})
+    whole = new_model(data)
+    wanted = fit(whole, data, settings, name="train", seed=0)
+    assert wanted.history[-1].epoch == wanted.best_epoch + 2
+    save = Checkpoints.save
+
+    def save_and_stop(self: Checkpoints, state: dict[str, Any]) -> None:
+        save(self, state)
+        if state["bad"] == 1 and state["result"]["best_epoch"] == wanted.best_epoch:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(new_model(data), data, settings, name="train", seed=0, checkpoints=Checkpoints(tmp_path, "train", 1))
+    resumed = new_model(data)
+    found = fit(resumed, data, settings, name="train", seed=0, checkpoints=Checkpoints(tmp_path, "train", 1))
+    assert found == wanted
+    assert same(resumed.state_dict(), whole.state_dict())
+
+
 def test_another_key_does_not_resume(tmp_path: Path) -> None:
     Checkpoints(tmp_path, "train", {"seed": 0}).save({"num_steps": 3})
     assert Checkpoints(tmp_path, "train", {"seed": 1}).load() is None

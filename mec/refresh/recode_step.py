@@ -21,13 +21,7 @@ from mec.quantize.codebook import Codebooks
 from mec.quantize.codes import Codes
 from mec.quantize.pretrained_tables import PretrainedTables
 from mec.quantize.storage import stored
-from mec.refresh.next_codes import (
-    NextCodes,
-    Recounted,
-    growing_plan,
-    recode_vocabulary,
-    renew_vocabulary,
-)
+from mec.refresh.next_codes import NextCodes, Recounted, growing_plan, recode_vocabulary, renew_vocabulary
 from mec.refresh.pretraining import TRAINED_FILE
 from mec.refresh.rewriting import limit_rewritten
 from mec.serving.building import copy_bundle

@@ -39,6 +39,7 @@ def _with(difference: Interval, **changes: Any) -> Measured:
 
 
 LOW = {"auc_stale": around(0.70), "auc_refreshed": around(0.71)}
+FAR_BELOW = {"auc_stale": around(0.60), "auc_refreshed": around(0.61)}
 CASES = [
     # name, measured, bounds, action, words in the reasons
     ("first run", None, {}, "escalate", "no champion"),
@@ -80,6 +81,7 @@ CASES = [
         "escalate",
         "(at least 0.090858) below",
     ),
+    ("declined beyond the default", replace(BASE, **FAR_BELOW), {}, "escalate", "0.205000 (at least 0.190858) below"),
     ("declined within the bound", replace(BASE, **LOW), {"max_auc_decline": 0.11}, "promote", "refreshed"),
     ("declined within the intervals", replace(BASE, **LOW), {"max_auc_decline": 0.0909}, "promote", "refreshed"),
     ("declined beyond the intervals", replace(BASE, **LOW), {"max_auc_decline": 0.0908}, "escalate", "allowed"),

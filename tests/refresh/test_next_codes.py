@@ -45,7 +45,7 @@ def nearest(row: Tensor, codewords: Tensor) -> int:
 def test_frozen_against_a_loop(hysteresis: float, trained_place: str) -> None:
     old, rows = generation_one(), _draw(SIZE, WIDTH, seed=4)
     weights = torch.rand(SIZE, generator=torch.Generator().manual_seed(5))
-    trained = (torch.rand(SIZE, generator=torch.Generator().manual_seed(6)) < 0.6).long()
+    trained = torch.randint(-3, 6, (SIZE,), generator=torch.Generator().manual_seed(6)).clamp(min=0)
     trained[0] = trained_place == "id 0"
     trained[TAIL_START:BASE] = 0
     trained[TAIL_START + 4] = trained_place == "a tail value"
@@ -72,6 +72,8 @@ def test_frozen_against_a_loop(hysteresis: float, trained_place: str) -> None:
         assert codes[place] == wanted
     for value in range(1, HEAD + 1):
         assert torch.equal(found.head[value - 1], rows[value] if trained[value] else old.head["user"][value - 1])
+        moved = float((rows[value] - old.head["user"][value - 1]).square().sum())
+        assert float(found.head_saved[value - 1]) == pytest.approx(int(trained[value]) * moved, rel=1e-6)
     assert found.recounted.to_json() == {"changed": changed, "held": found.recounted.held, "added": SIZE - BEFORE}
     assert changed > 0
     assert (found.recounted.held > 0) == (hysteresis > 0)
