@@ -108,7 +108,7 @@ class Containers(contextlib.AbstractContextManager["Containers"]):
         from docker.errors import DockerException
 
         with contextlib.suppress(DockerException, OSError), contextlib.closing(docker.from_env()) as client:
-            for container in client.containers.list(filters={"label": self._label}, ignore_removed=True):
+            for container in client.containers.list(filters={"label": self._label}, sparse=True):
                 with contextlib.suppress(DockerException):  # ended by itself meanwhile
                     container.kill()
 
@@ -116,7 +116,8 @@ class Containers(contextlib.AbstractContextManager["Containers"]):
         import docker
 
         with contextlib.closing(docker.from_env()) as client:
-            for container in client.containers.list(all=True, filters={"label": self._label}, ignore_removed=True):
+            # sparse: without a second question about each, which fails where one goes away meanwhile
+            for container in client.containers.list(all=True, filters={"label": self._label}, sparse=True):
                 _discard(container)
 
 
@@ -169,7 +170,9 @@ def _discard(container: Any) -> None:
     try:
         container.remove(force=True)
     except APIError as error:
-        if error.status_code not in (404, 409):  # gone, or being removed
+        gone_or_going = error.status_code in (404, 409)
+        # podman answers 500 for one that goes away while it is asked
+        if not gone_or_going and container.client.containers.list(all=True, filters={"id": container.id}, sparse=True):
             raise
 
 

@@ -73,6 +73,12 @@ class RefreshConfig(Settings):
         le=1_000,
         description="sample: old rows per new training row, drawn uniformly; all where there are fewer",
     )
+    replay_min_rows: int = Field(
+        1_000_000,
+        ge=1,
+        description="sample: old rows that are replayed at least, all where there are fewer, since a few rows teach "
+        "little of many values",
+    )
     finish_on_new: bool = Field(
         True,
         description="with old rows: go on with the new ones alone at the end, as long as that helps on held-out ones",
@@ -110,7 +116,7 @@ class RefreshConfig(Settings):
                 "an anchor holds vectors near what they were, and a shrunk start does not; set start to warm or fresh"
             )
         if self.replay != "sample":
-            self.refuse_without_effect(["replay_ratio"], f"while replay is {self.replay!r}")
+            self.refuse_without_effect(["replay_ratio", "replay_min_rows"], f"while replay is {self.replay!r}")
         if self.replay == "none":
             self.refuse_without_effect(["finish_on_new"], "while replay is 'none': new rows are alone from the start")
         if self.codebooks == "renewed":

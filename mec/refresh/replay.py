@@ -30,7 +30,7 @@ def write_training_rows(
     Args:
         new: Of the new rows.
         earlier: Of earlier periods; encoded with earlier generations of the same vocabularies.
-        refresh: ``replay`` other than none, and ``replay_ratio``.
+        refresh: ``replay`` other than none, ``replay_ratio`` and ``replay_min_rows``.
         seed: Of the draw.
         out: Directory of the bundle.
 
@@ -49,7 +49,8 @@ def write_training_rows(
         )
     wanted = available
     if refresh.replay == "sample":
-        wanted = min(available, round(refresh.replay_ratio * new.num_rows("train")))
+        wanted = max(round(refresh.replay_ratio * new.num_rows("train")), refresh.replay_min_rows)
+        wanted = min(available, wanted)
     parents: dict[str, Bundle | str] = {"dataset": new.bundle}
     parents |= {f"earlier_{i}": old.bundle for i, old in enumerate(earlier)}
     settings = {"replay": refresh.replay, "rows": wanted, "seed": seed}

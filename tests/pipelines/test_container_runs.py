@@ -104,15 +104,28 @@ def test_what_the_engine_refuses_is_told_as_a_failed_step(error, capsys):
     assert capsys.readouterr().out == "the container engine did not start the step: no such device\n"
 
 
-@pytest.mark.parametrize(("status", "raised"), [(404, False), (409, False), (500, True)])
-def test_a_container_that_is_gone_already_is_no_error(status, raised, monkeypatch):
+@pytest.mark.parametrize(
+    ("status", "is_there", "raised"),
+    [(404, False, False), (409, True, False), (500, True, True), (500, False, False)],  # the last is podman's
+)
+def test_a_container_that_is_gone_already_is_no_error(status, is_there, raised, monkeypatch):
     class Response:
         status_code = status
+
+    class Engine:
+        @property
+        def containers(self) -> Engine:
+            return self
+
+        def list(self, **asked: Any) -> list[Any]:
+            assert asked == {"all": True, "sparse": True, "filters": {"id": container.id}}
+            return [container] if is_there else []
 
     def remove(*, force: bool) -> None:
         raise APIError("no", response=Response())
 
     container = FakeContainer([])
+    container.id, container.client = "c1", Engine()
     monkeypatch.setattr(container, "remove", remove)
     if raised:
         with pytest.raises(APIError):

@@ -15,7 +15,7 @@ from typing import Any
 
 import docker
 import pytest
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 
 from mec.version import __version__
 from pipelines.containers import RUN_LABEL
@@ -78,7 +78,7 @@ def test_any_user_finds_a_home_and_no_compiler_cache_or_test(engine: Any, image:
 
 
 def containers_of(engine: Any, out: Path) -> list[Any]:
-    return list(engine.containers.list(all=True, filters={"label": f"{RUN_LABEL}={out}"}))
+    return list(engine.containers.list(all=True, filters={"label": f"{RUN_LABEL}={out}"}, sparse=True))
 
 
 def begun(engine: Any, runner: subprocess.Popen[str], out: Path, step: str) -> None:
@@ -87,6 +87,10 @@ def begun(engine: Any, runner: subprocess.Popen[str], out: Path, step: str) -> N
     while time.monotonic() < deadline:
         assert runner.poll() is None, f"the run ended before {step} began"
         for container in containers_of(engine, out):
+            try:
+                container.reload()
+            except APIError:  # gone meanwhile; podman answers 500, not 404
+                continue
             if container.attrs["State"]["Running"] and container.attrs["Config"]["Cmd"][-1] == step:
                 return
         time.sleep(0.1)

@@ -112,6 +112,7 @@ def test_a_config_that_names_no_columns_is_refused_by_name() -> None:
     ("settings", "words"),
     [
         ({"replay": "all", "replay_ratio": 3.0}, "replay_ratio=3.0 has no effect while replay is 'all'"),
+        ({"replay": "all", "replay_min_rows": 3}, "replay_min_rows=3 has no effect while replay is 'all'"),
         ({"replay": "none", "finish_on_new": False}, "finish_on_new=False has no effect while replay is 'none'"),
         ({"start": "warm", "shrink": 0.2}, "shrink=0.2 has no effect while start is 'warm'"),
         ({"anchor": 0.1}, "an anchor holds vectors near what they were"),

@@ -139,7 +139,7 @@ def test_fresh_vectors_are_rotated_into_the_space(base: Generation, new: dict[st
 
 def test_a_drawn_sample_has_each_old_row_once_at_most(base: Generation, new: dict[str, Path], tmp_path: Path) -> None:
     old, own = EncodedDataset.open(base.dataset), EncodedDataset.open(new["dataset"])
-    refresh = RefreshConfig(replay_ratio=0.5)
+    refresh = RefreshConfig(replay_ratio=0.5, replay_min_rows=1)
     mixed = write_training_rows(own, [old, old], refresh, 3, tmp_path / "rows")
     num_new = own.num_rows("train")
     assert mixed.num_rows("train") == num_new + round(0.5 * num_new)
@@ -153,6 +153,30 @@ def test_a_drawn_sample_has_each_old_row_once_at_most(base: Generation, new: dic
     assert max(drawn.count(r) for r in drawn) <= 2  # the price makes rows distinct, and each is in both datasets
     other = write_training_rows(own, [old, old], refresh, 4, tmp_path / "other")
     assert other.bundle.uuid != mixed.bundle.uuid
+
+
+@pytest.mark.parametrize(
+    ("settings", "replayed"),
+    [
+        ({"replay_ratio": 0.5, "replay_min_rows": 400}, lambda new, old: 400),
+        ({"replay_ratio": 0.5, "replay_min_rows": 1}, lambda new, old: round(0.5 * new)),
+        ({"replay_ratio": 0.5, "replay_min_rows": 10**9}, lambda new, old: 2 * old),
+        ({"replay_ratio": 1_000.0, "replay_min_rows": 1}, lambda new, old: 2 * old),
+        ({}, lambda new, old: 2 * old),
+    ],
+)
+def test_few_old_rows_are_all_replayed(
+    base: Generation,
+    new: dict[str, Path],
+    tmp_path: Path,
+    settings: dict[str, Any],
+    replayed: Any,
+) -> None:
+    old, own = EncodedDataset.open(base.dataset), EncodedDataset.open(new["dataset"])
+    num_new, num_old = own.num_rows("train"), old.num_rows("train")
+    assert num_new < 800 < 2 * num_old, "else the cases do not differ"
+    mixed = write_training_rows(own, [old, old], RefreshConfig.model_validate(settings), 3, tmp_path / "rows")
+    assert mixed.num_rows("train") - num_new == mixed.bundle.extra["replayed"] == replayed(num_new, num_old)
 
 
 def test_a_killed_training_goes_on(

@@ -41,7 +41,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Generation:
 
 @pytest.fixture(scope="module")
 def first(base: Generation, tmp_path_factory: pytest.TempPathFactory) -> Generation:
-    return refresh_run(base, tmp_path_factory.mktemp("first"), RefreshConfig(replay_ratio=1, max_rewritten=1))
+    return refresh_run(
+        base, tmp_path_factory.mktemp("first"), RefreshConfig(replay_ratio=1, replay_min_rows=1, max_rewritten=1)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +270,10 @@ def test_training_rows_are_new_rows_and_a_replayed_sample(base: Generation, firs
 
 def test_the_same_refresh_twice_is_the_same_bundles(base: Generation, first: Generation, tmp_path: Path) -> None:
     again = refresh_run(
-        base, tmp_path, RefreshConfig(replay_ratio=1, max_rewritten=1), rows=first.dataset.parent / "rows.parquet"
+        base,
+        tmp_path,
+        RefreshConfig(replay_ratio=1, replay_min_rows=1, max_rewritten=1),
+        rows=first.dataset.parent / "rows.parquet",
     )
     for role in ("vocabulary", "pretrained", "codes", "codebook"):
         assert open_bundle(again.bundles[role]).uuid == open_bundle(first.bundles[role]).uuid
