@@ -31,6 +31,7 @@ from mec.config import RunConfig
 from mec.errors import BundleError, ConfigError
 from pipelines.containers import Containers
 from pipelines.results import named_bundles
+from pipelines.step_processes import StepProcesses
 from pipelines.stopping import end_children, stoppable
 from pipelines.watching import BRANCH_STEPS, Display, Failure, RunLog, branch_step
 
@@ -109,7 +110,7 @@ def run_job(job: Job, config: RunConfig, out: Path, console: Console | None, fac
         contextlib.closing(RunLog(out / "run.log", display, job.backbones)) as log,
         tempfile.TemporaryDirectory(prefix="mec-") as temporary,
         _step_environment(Path(temporary)),
-        job.containers or contextlib.nullcontext(),
+        job.containers or StepProcesses(),
         stoppable(job.containers.kill if job.containers else None),
     ):
         settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,129 @@
+"""The process that a local run's steps are forked from; ``StepProcesses`` starts it and asks it for steps.
+
+It has imported what most steps need, which takes seconds, and done nothing else: it holds no data, and no thread of
+ours. A step is a fork of it, with its own memory, environment, output and exit code.
+
+    python -m pipelines.step_server SOCKET
+
+A request on the socket, whose file descriptor that is, is a length of ``LENGTH_BYTES``, with two file descriptors: the
+step's output, and where its exit code goes as text; then JSON: ``code``, the component's source, ``arguments`` of
+Kubeflow's executor, and ``environment``, what the step has beside this process's. One step at a time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+LENGTH_BYTES = 8
+# Not mlflow or feast, which start threads when they are imported: a fork would lose them.
+_IMPORTED = (
+    "kfp.dsl.executor_main", "pyarrow.parquet", "torch", "torch._dynamo", "mec.data.dataset", "mec.pretraining",
+    "mec.training_steps",
+)  # fmt: skip
+
+
+class _Leave:
+    """Ends a step at once when all else that is to be done at exit is done; taking the imports down costs a second."""
+
+    def __init__(self) -> None:
+        self.step, self.code = False, 1
+        atexit.register(self._now)  # the first to be registered is the last to be called
+
+    def _now(self) -> None:
+        if self.step:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.code)
+
+
+class _Ending:
+    """SIGTERM ends this process, once the step that it waits for has ended."""
+
+    def __init__(self) -> None:
+        self.waiting = self.wanted = False
+        signal.signal(signal.SIGTERM, self._take)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.wanted = True
+        if not self.waiting:
+            raise SystemExit
+
+
+def _next_step(requests: socket.socket) -> tuple[dict[str, Any], int] | None:
+    """Serve steps; returns in the fork that is to be a step, with its request and output, and at the end with None."""
+    ending = _Ending()
+    while not ending.wanted:
+        head, descriptors, _, _ = socket.recv_fds(requests, LENGTH_BYTES, 2)
+        if not head:
+            return None  # whoever asked for steps has ended
+        output, status = descriptors
+        request = json.loads(_exactly(requests, int.from_bytes(head)))
+        ending.waiting = True
+        step = os.fork()
+        if step == 0:
+            requests.close()
+            os.close(status)
+            return request, output
+        os.close(output)
+        code = os.waitstatus_to_exitcode(os.waitpid(step, 0)[1])
+        with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+            os.write(status, str(code).encode())
+        os.close(status)
+        ending.waiting = False
+    return None
+
+
+def _exactly(requests: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        data += requests.recv(length - len(data))
+    return data
+
+
+def _be_step(request: dict[str, Any], output: int) -> None:
+    """Run Kubeflow's executor as ``python -m kfp.dsl.executor_main`` would in a new process."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+    os.environ.update(request["environment"])
+    source = Path(tempfile.mkdtemp(), "ephemeral_component.py")
+    source.write_text(request["code"], encoding="utf-8")
+    sys.argv = ["executor_main", "--component_module_path", str(source), *request["arguments"]]
+
+    from kfp.dsl.executor_main import executor_main
+
+    executor_main()
+
+
+def main() -> None:
+    """Import what steps need, then serve them."""
+    os.environ["_KFP_RUNTIME"] = "true"  # or kfp imports its compiler and client, which no step needs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps; this process ends when its runner does
+    leave, requests = _Leave(), socket.socket(fileno=int(sys.argv[1]))
+    for name in _IMPORTED:
+        with contextlib.suppress(ImportError):  # a step that needs it says so
+            importlib.import_module(name)
+    gc.freeze()  # what is here stays: no step looks through it for garbage, which would copy its memory
+    found = _next_step(requests)
+    if found is not None:
+        leave.step = True
+        _be_step(*found)
+        leave.code = 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Steps as forks of one process: each is as alone as a new Python would be, and what becomes of it is told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from kfp.local import subprocess_task_handler
+
+from components.count.component import count
+from pipelines.step_processes import NOT_STARTED, StepProcesses
+
+HEADER = "import os, signal, sys, time, atexit\n"
+
+
+def command(body: str, tmp_path: Path) -> list[str]:
+    """What Kubeflow runs for a component of this body."""
+    spec = count.component_spec.implementation.container
+    assert spec is not None
+    code = HEADER + "def step():\n" + "".join(f"    {line}\n" for line in body.split("\n"))
+    given = json.dumps({"inputs": {}, "outputs": {"outputFile": str(tmp_path / "output.json")}})
+    return [*spec.command[:3], code, "--executor_input", given, "--function_to_execute", "step"]
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[StepProcesses]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONUNBUFFERED", "1")  # as a run has it
+        with StepProcesses() as processes:
+            yield processes
+
+
+def test_a_step_does_its_work_and_says_what_it_prints(processes, tmp_path, capsys):
+    assert processes.run(command("print('né', file=sys.stderr)\nprint('two')", tmp_path)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line in ("né", "two")] == ["né", "two"]
+    assert "Looking for component `step`" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        ("raise ValueError('seven')", 1, "ValueError: seven"),
+        ("sys.exit(3)", 1, ""),
+        ("os._exit(7)", 7, ""),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", -signal.SIGTERM, ""),
+        ("os.write(1, bytes([255, 10])); os._exit(4)", 4, "�"),
+    ],
+)
+def test_how_a_step_ended_is_its_exit_code(processes, tmp_path, capsys, body, code, words):
+    assert processes.run(command(body, tmp_path)) == code
+    assert words in capsys.readouterr().out
+    assert processes.run(command("pass", tmp_path)) == 0, "and the next one starts"
+
+
+def test_steps_see_nothing_of_each_other(processes, tmp_path, capsys):
+    leave = "sys.modules['json'].left = 1\nos.environ['LEFT'] = '1'\nos.chdir('/')"
+    look = (
+        "import json\nprint('left', hasattr(json, 'left'), 'LEFT' in os.environ, os.getcwd(), os.environ.get('GIVEN'))"
+    )
+    assert processes.run(command(leave, tmp_path)) == 0
+    assert processes.run(command(look, tmp_path), {"GIVEN": "yes"}) == 0
+    assert processes.run(command(look, tmp_path)) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left")]
+    assert found == [f"left False False {Path.cwd()} yes", f"left False False {Path.cwd()} None"]
+
+
+def test_what_is_to_be_done_at_exit_is_done(processes, tmp_path):
+    file = tmp_path / "done"
+    assert processes.run(command(f"atexit.register(open, {str(file)!r}, 'w')", tmp_path)) == 0
+    assert file.exists()
+
+
+def test_generators_without_a_seed_differ_between_steps(processes, tmp_path, capsys):
+    for _ in range(2):
+        processes.run(command("import random\nprint('drawn', random.random())", tmp_path))
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("drawn"))
+    assert first != second
+
+
+def test_a_component_that_installs_packages_is_not_run(processes, tmp_path, capsys):
+    shell, option, script, *rest = command("pass", tmp_path)
+    assert processes.run([shell, option, "python3 -m pip install x\n" + script, *rest]) == NOT_STARTED
+    assert "not the command of a component that installs nothing" in capsys.readouterr().out
+
+
+def test_every_component_has_such_a_command():
+    from pipelines.compiling import PIPELINES
+
+    tasks = [executor for pipeline in PIPELINES.values() for executor in _executors(pipeline)]
+    assert len(tasks) > 30
+    for container in tasks:
+        script = container["command"][2]
+        assert container["command"][0] == "sh"
+        assert "-m kfp.dsl.executor_main" in script
+        assert "pip install" not in script
+
+
+def _executors(pipeline) -> list[dict]:
+    found = pipeline.pipeline_spec.deployment_spec["executors"]
+    return [dict(executor["container"]) for executor in found.values()]
+
+
+def test_kubeflows_own_function_is_back_after_the_block(tmp_path):
+    before = subprocess_task_handler.run_local_subprocess
+    with StepProcesses() as processes:
+        assert subprocess_task_handler.run_local_subprocess == processes.run
+        server = processes._server
+    assert subprocess_task_handler.run_local_subprocess is before
+    assert server.poll() == 0
+
+
+def test_a_step_whose_server_is_gone_is_told(tmp_path, capsys):
+    with StepProcesses() as processes:
+        processes._server.kill()
+        processes._server.wait()
+        assert processes.run(command("pass", tmp_path)) == NOT_STARTED
+    assert "the process that steps are forked from has ended" in capsys.readouterr().out
+
+
+def test_sigterm_ends_the_server_after_its_step(tmp_path, capsys):
+    body = "os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(.5)\nos._exit(5)"
+    with StepProcesses() as processes:
+        assert processes.run(command(body, tmp_path)) == 5
+        assert processes._server.wait(timeout=30) == 0
+
+
+def test_nothing_outlives_a_runner_that_is_killed(tmp_path):
+    program = (
+        "from pipelines.step_processes import StepProcesses\n"
+        "with StepProcesses() as processes:\n"
+        f"    processes.run({command('print(os.getppid(), os.getpid(), flush=True)', tmp_path)!r})\n"
+        "    import time; time.sleep(600)\n"
+    )
+    runner = subprocess.Popen([sys.executable, "-uc", program], stdout=subprocess.PIPE, text=True)
+    assert runner.stdout is not None
+    server = next(int(line.split()[0]) for line in runner.stdout if line.strip() and line.split()[0].isdigit())
+    runner.kill()
+    runner.communicate()
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(server) and psutil.Process(server).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the server is still there"
+        time.sleep(0.1)
