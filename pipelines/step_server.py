@@ -99,6 +99,8 @@ def _be_step(request: dict[str, Any], output: int) -> None:
     for stream in (1, 2):
         os.dup2(output, stream)
     os.close(output)
+    with contextlib.suppress(OSError):  # where processes can be named, ps and top show which step this is
+        Path("/proc/self/comm").write_text(request["arguments"][-1], encoding="utf-8")
     os.environ.update(request["environment"])
     source = Path(tempfile.mkdtemp(), "ephemeral_component.py")
     source.write_text(request["code"], encoding="utf-8")

@@ -69,7 +69,7 @@ def mec(directory: Path, *arguments: object) -> subprocess.CompletedProcess[str]
 def kill_in_step(directory: Path, step: str, *arguments: object, meanwhile: Callable[[], None] | None = None) -> None:
     """Start ``mec`` and kill it, runner and step, as soon as a step's process is there; nothing can tidy up."""
     with start(directory, *arguments) as runner:
-        child = _step_process(runner, step)
+        child = step_process(runner, step)
         if meanwhile is not None:
             child.suspend()
             meanwhile()
@@ -79,13 +79,14 @@ def kill_in_step(directory: Path, step: str, *arguments: object, meanwhile: Call
     assert runner.returncode == -signal.SIGKILL
 
 
-def _step_process(runner: subprocess.Popen[str], step: str) -> psutil.Process:
+def step_process(runner: subprocess.Popen[str], step: str) -> psutil.Process:
+    """Wait for the process of a step, which is named as far as the kernel keeps names."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert runner.poll() is None, f"the run ended before {step} began"
         for child in psutil.Process(runner.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if child.cmdline()[-2:] == ["--function_to_execute", step]:
+                if child.name() == step[:15]:
                     return child
         time.sleep(0.02)
     raise AssertionError(f"step {step} did not begin")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from mec.bundle import MANIFEST, open_bundle
 from mec.config import RunConfig, load_config
 from pipelines.parameters import resolve_paths
 from pipelines.results import MADE_BY
+from tests.pipelines.periods import step_process
 
 ROOT = Path(__file__).parents[2]
 STEPS = list(dict.fromkeys(MADE_BY.values()))
@@ -73,27 +73,6 @@ class Place:
         with self.start(*arguments) as process:
             stdout, stderr = process.communicate(timeout=900)
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
-
-
-def step_process(runner: subprocess.Popen[str], step: str) -> psutil.Process:
-    """Wait for the Python process of a step."""
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        assert runner.poll() is None, "the run ended before the step began"
-        for child in psutil.Process(runner.pid).children(recursive=True):
-            command = command_of(child)
-            if command[-2:] == ["--function_to_execute", step] and "-m" in command:
-                return child
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} did not begin")
-
-
-def command_of(process: psutil.Process) -> list[str]:
-    """The command line; empty if the process has ended, which it may at any moment."""
-    try:
-        return process.cmdline()
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return []
 
 
 def over(process: psutil.Process) -> bool:
