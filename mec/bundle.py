@@ -69,6 +69,10 @@ class Bundle:
             )
         return self.path / name
 
+    def json(self, name: str) -> dict[str, Any]:
+        """The object in one JSON file of the bundle."""
+        return read_json(self.file(name))
+
     def num_bytes(self) -> int:
         """Bytes of all data files, the manifest left out."""
         return sum(int(f["bytes"]) for f in self.manifest.files.values())
@@ -203,6 +207,12 @@ def open_bundle(path: Path | str, kind: str | None = None, *, verify: bool = Tru
                     f"{file} does not match its checksum {fact['sha256'][:12]}…", found=f"{found[:12]}…", fix=again
                 )
     return Bundle(path, manifest)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object that ``write_json`` wrote."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
 
 
 def write_json(path: Path, value: object) -> None:

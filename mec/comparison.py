@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mec.bundle import Bundle, open_bundle, write_bundle, write_json
+from mec.bundle import Bundle, open_bundle, read_json, write_bundle, write_json
 from mec.config import TrackingConfig
 from mec.errors import BundleError
 from mec.evaluation.comparing import (
@@ -133,10 +132,10 @@ def _candidate(branch: dict[str, Bundle]) -> Candidate:
         backbone=extra["backbone"],
         labels=np.load(evaluation.file("test_labels.npy"), allow_pickle=False),
         logits=np.load(evaluation.file("test_logits.npy"), allow_pickle=False),
-        evaluation=_read_json(evaluation.file("evaluation.json")),
+        evaluation=evaluation.json("evaluation.json"),
         parameters=sum(p.numel() for p in backbone.parameters() if p.requires_grad),
-        train_seconds=float(_read_json(model.path / STEP_FILE)["seconds"]),
-        registration=_read_json(branch["registration"].file("registration.json")),
+        train_seconds=float(read_json(model.path / STEP_FILE)["seconds"]),
+        registration=branch["registration"].json("registration.json"),
     )
 
 
@@ -159,11 +158,6 @@ def _log(
         for file in sorted(bundle.manifest.files):
             run.client.log_artifact(run.run_id, str(bundle.path / file), "comparison")
         for branch in branches.values():
-            child = _read_json(branch["registration"].file("registration.json"))["run_id"]
+            child = branch["registration"].json("registration.json")["run_id"]
             if not run.adopted and child is not None:
                 run.client.set_tag(child, _PARENT_RUN, run.run_id)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return value

@@ -8,7 +8,6 @@ Running again in the same directory trains only the cells that are not there yet
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,7 +95,7 @@ def finish_bakeoff(
     from mec.evaluation.report_tables import steps_table
 
     bundles = {name: open_bundle(path, verify=False) for name, path in outputs.items()}
-    board = json.loads(bundles["leaderboard"].file("leaderboard.json").read_text(encoding="utf-8"))
+    board = bundles["leaderboard"].json("leaderboard.json")
     cells = {name: Path(path) for name, path in board.pop("bundles").items()}
     summary = {
         **facts,

@@ -66,16 +66,16 @@ def finish(
     from mec.evaluation.report import render
 
     bundles = {name: open_bundle(path, verify=False) for name, path in paths.items()}
-    registration = read_json(bundles["registration"], "registration.json")
+    registration = bundles["registration"].json("registration.json")
     summary = {
         **facts,
-        **read_json(bundles["evaluation"], "evaluation.json"),
+        **bundles["evaluation"].json("evaluation.json"),
         **_space_facts(bundles),
         "model": registration.get("model"),
         "model_version": registration.get("model_version"),
         "decision": registration.get("decision"),
         "registration": registration,
-        "publication": read_json(bundles["publication"], "publication.json"),
+        "publication": bundles["publication"].json("publication.json"),
         "steps": step_facts(paths, MADE_BY, reused),
         **places(bundles),
     }
@@ -104,7 +104,7 @@ def finish_backbones(
     from mec.evaluation.report_tables import steps_table
 
     shared = {name: open_bundle(path, verify=False) for name, path in paths.items()}
-    comparison = read_json(shared["comparison"], "comparison.json")
+    comparison = shared["comparison"].json("comparison.json")
     branches = {
         backbone: {role: Path(measured["bundles"][role]["uri"]) for role in OWN}
         for backbone, measured in comparison["models"].items()
@@ -120,7 +120,7 @@ def finish_backbones(
         "best": comparison["best"],
         "models": models,
         "comparison": comparison,
-        "publication": read_json(shared["publication"], "publication.json"),
+        "publication": shared["publication"].json("publication.json"),
         "steps": steps,
         **places(shared),
     }
@@ -168,16 +168,16 @@ def _branch_summary(
     prefix = branch_step("", backbone)
     own = [step.removesuffix(prefix) for step in reused if step.endswith(prefix)]
     return {
-        **read_json(bundles["evaluation"], "evaluation.json"),
+        **bundles["evaluation"].json("evaluation.json"),
         **{key: measured[key] for key in ("parameters", "train_seconds", "model", "model_version", "decision")},
-        "registration": read_json(bundles["registration"], "registration.json"),
+        "registration": bundles["registration"].json("registration.json"),
         "steps": step_facts(paths, {name: MADE_BY[name] for name in OWN}, own),
         **places(bundles),
     }
 
 
 def _space_facts(bundles: Mapping[str, Bundle]) -> dict[str, Any]:
-    publication = read_json(bundles["publication"], "publication.json")
+    publication = bundles["publication"].json("publication.json")
     return {
         "codebook": bundles["codebook"].uuid,
         "generation": bundles["codes"].extra["generation"],
@@ -219,8 +219,3 @@ def step_facts(paths: Mapping[str, Path], made_by: Mapping[str, str], reused: li
                 "summary": record["summary"],
             }
     return steps
-
-
-def read_json(bundle: Bundle, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(bundle.file(name).read_text(encoding="utf-8"))
-    return content

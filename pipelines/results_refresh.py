@@ -14,7 +14,6 @@ from pipelines.results import (
     finish,
     link_bundles,
     places,
-    read_json,
     step_facts,
     write_results,
 )
@@ -52,7 +51,7 @@ def finish_refresh(
     if outcome["decision"] == "promote":
         paths["publication"] = publication
     bundles = {name: open_bundle(path, verify=False) for name, path in paths.items()}
-    evaluation = read_json(bundles["evaluation"], "evaluation.json")
+    evaluation = bundles["evaluation"].json("evaluation.json")
     made_by = REFRESH_MADE_BY | {"outcome": last.parent.name.replace("-", "_").rstrip("_0123456789")}
     trained = {} if trains_on is None else finish_training(trains_on, reused, facts, out)
     summary = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,7 @@ def bakeoff_cell_step(
 
 def read_cell(bundle: Bundle) -> dict[str, Any]:
     """What ``measure_cell`` gave."""
-    value: dict[str, Any] = json.loads(bundle.file(CELL_FILE).read_text(encoding="utf-8"))
-    return value
+    return bundle.json(CELL_FILE)
 
 
 def outcome(result: dict[str, Any]) -> str:

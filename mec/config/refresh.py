@@ -74,7 +74,7 @@ class RefreshConfig(Settings):
         description="sample: old rows per new training row, drawn uniformly; all where there are fewer",
     )
     replay_min_rows: int = Field(
-        1_000_000,
+        500_000,
         ge=1,
         description="sample: old rows that are replayed at least, all where there are fewer, since a few rows teach "
         "little of many values",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from mec.bundle import Bundle, open_bundle, write_bundle, write_json
+from mec.bundle import Bundle, open_bundle, read_json, write_bundle, write_json
 from mec.config import BoundsConfig, RefreshConfig
 from mec.errors import BundleError
 from mec.evaluation.metrics import Interval
@@ -45,7 +44,7 @@ def branch_after(decision: Path, refresh: RefreshConfig) -> str:
         decision: "decision" bundle.
         refresh: What happens on escalation.
     """
-    action = str(json.loads((decision / DECISION).read_text(encoding="utf-8"))["action"])
+    action = str(read_json(decision / DECISION)["action"])
     return "train" if action == "escalate" and refresh.on_escalation == "train" else action
 
 
@@ -60,7 +59,7 @@ def read_measured(evaluation: Bundle) -> Measured:
     Raises:
         BundleError: It is not one of a refresh.
     """
-    facts = json.loads(evaluation.file("evaluation.json").read_text(encoding="utf-8"))
+    facts = evaluation.json("evaluation.json")
     names = ("auc_stale", "auc_refreshed", "auc_difference", "logloss_difference", "auc_at_training")
     missing = [name for name in names if name not in facts]
     if missing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def refresh_evaluate_step(
             "codes": open_bundle(new_codes, "codes"),
         }
         _check(bundles)
-        before = json.loads(bundles["before"].file(EVALUATION).read_text(encoding="utf-8"))
+        before = bundles["before"].json(EVALUATION)
         stale = load_ctr_model(bundles["model"], bundles["stale_codebook"], bundles["stale_codes"])
         refreshed = load_ctr_model(bundles["model"], bundles["codebook"], bundles["codes"])
         old_embedding, new_embedding = stale.embedding, refreshed.embedding

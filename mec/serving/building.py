@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def write_scorer(
         numeric=vocabulary.extra["numeric"],
         separators={f.name: f.separator for f in data.sequence},
     )
-    measured = json.loads(evaluation.file("evaluation.json").read_text(encoding="utf-8"))
+    measured = evaluation.json("evaluation.json")
     calibration = Calibration(measured["calibration"]["scale"], measured["calibration"]["bias"])
     with write_bundle(out, "scorer", parents={"model": model, "codebook": codebook}) as draft:
         copy_bundle(model, draft.path / "model")

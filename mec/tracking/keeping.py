@@ -14,7 +14,7 @@ from mec.steps import step
 from mec.tracking import runs
 from mec.tracking.champion_step import Base
 from mec.tracking.generations import ESCALATED_BY
-from mec.tracking.promoting import OUTCOME, log_results, read_json
+from mec.tracking.promoting import OUTCOME, log_results
 from mec.tracking.registry import ModelRegistry
 from mec.tracking.training_rows import TrainingRows
 from mec.tracking.waiting import waiting_tag
@@ -60,7 +60,7 @@ def keep_champion_step(
     with step("keep_champion", out) as record:
         base = Base.open(champion)
         opened = {"evaluation": open_bundle(evaluation, "evaluation"), "decision": open_bundle(decision, "decision")}
-        decided, numbers = read_json(opened["decision"], DECISION), read_json(opened["evaluation"], "evaluation.json")
+        decided, numbers = opened["decision"].json(DECISION), opened["evaluation"].json("evaluation.json")
         outcome = {
             "decision": decided["action"],
             "reasons": decided["reasons"],

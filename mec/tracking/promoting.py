@@ -110,14 +110,14 @@ class _Generation:
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
-        return read_json(self.bundles["evaluation"], "evaluation.json")
+        return self.bundles["evaluation"].json("evaluation.json")
 
     @cached_property
     def publication(self) -> dict[str, Any]:
-        return read_json(self.bundles["publication"], "publication.json")
+        return self.bundles["publication"].json("publication.json")
 
     def promote(self, store: Path, model_name: str) -> dict[str, Any]:
-        decided = read_json(self.bundles["decision"], DECISION)
+        decided = self.bundles["decision"].json(DECISION)
         registered = {role: b for role, b in self.bundles.items() if role not in ("publication", "decision")}
         places = bundle_tags(registered, keep_bundles(registered, store))
         run_name = f"{model_name} refresh"
@@ -204,9 +204,3 @@ def log_results(run: runs.TrackedRun, evaluation: Bundle, decision: Bundle) -> N
     for bundle, names in ((evaluation, ("evaluation.json", "report.html")), (decision, (DECISION,))):
         for file in names:
             run.client.log_artifact(run.run_id, str(bundle.file(file)), bundle.manifest.kind)
-
-
-def read_json(bundle: Bundle, name: str) -> dict[str, Any]:
-    """A JSON file of a bundle."""
-    content: dict[str, Any] = json.loads(bundle.file(name).read_text(encoding="utf-8"))
-    return content

@@ -109,11 +109,11 @@ class _Case:
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
-        return _read_json(self.bundles["evaluation"].file("evaluation.json"))
+        return self.bundles["evaluation"].json("evaluation.json")
 
     @cached_property
     def publication(self) -> dict[str, Any]:
-        return _read_json(self.bundles["publication"].file("publication.json"))
+        return self.bundles["publication"].json("publication.json")
 
     @cached_property
     def rows(self) -> TestRows:
@@ -221,11 +221,6 @@ class _Case:
             if name == "evaluation.json" or name == "report.html" or name.startswith("figures/"):
                 run.client.log_artifact(run.run_id, str(evaluation.path / name), str(Path("evaluation", name).parent))
         run.client.log_dict(run.run_id, self.config, "config.json")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return value
 
 
 def _decision_json(decision: Decision) -> dict[str, Any]:

@@ -6,7 +6,6 @@ codes lie beside the others. A switch that was killed is simply made again.
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +118,7 @@ def _publish(registry: ModelRegistry, target: Version, online_version: Version |
             rollback=True,
         )
         publication = open_bundle(Path(folder, "publication"), "publication")
-        return int(json.loads(publication.file(PUBLICATION).read_text(encoding="utf-8"))["written_rows"])
+        return int(publication.json(PUBLICATION)["written_rows"])
 
 
 def _bundle(registry: ModelRegistry, version: Version, role: str) -> Bundle:
