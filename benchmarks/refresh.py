@@ -14,8 +14,8 @@ seed); a rerun does what is missing. Reports go there too: ``report.md``, ``summ
                 of the values are new and 15 % drift from the base period to the next; two fifths of its rows are
                 refreshed with, the rest is tested on. A variant is the start of the small model (shrunk, warm,
                 fresh), the rows that it trains on (new; new and 1.5 or 2 times as many old ones, 2+ with the floor
-                of ``replay_min_rows``; then new alone; all), and the coding (frozen codebooks with hysteresis 0, .6,
-                or the tenths that save most; renewed).
+                of ``replay_min_rows``, fast with twice the step size; then new alone; all), and the coding (frozen
+                codebooks with hysteresis 0, .6, or the tenths that save most; renewed).
     series      Yelp: trained on progress < .5, then five refreshes with a twelfth each, each tested on the twelfth
                 after it. Synthetic: six periods, values new and drifting in each; a fifth of a period's rows is
                 refreshed with, others of the same period are tested on. A retrain after each refresh, on all rows so

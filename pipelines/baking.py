@@ -24,7 +24,7 @@ from pipelines.compiling import PLACEHOLDER_IMAGE, pipeline_yaml
 from pipelines.containers import Containers, image_id
 from pipelines.parameters import refuse_what_is_not_here, refuse_wrong_backbone, resolve_paths, section_parameters
 from pipelines.results import link_bundles, places, step_facts, write_results
-from pipelines.running import Job, Runner, RunResult, claim_directory, run_job
+from pipelines.running import Job, Runner, RunResult, claim_directory, run_job, steps_at_hand
 
 MADE_BY = {
     "counts": "count",
@@ -56,24 +56,25 @@ def run_bakeoff(
     refuse_wrong_backbone(config)
     nothing_published = config.publish.model_copy(update={"enabled": False})
     refuse_what_is_not_here(config.model_copy(update={"publish": nothing_published}), devices=runner == "subprocess")
-    version = open_source(config.data, seed=config.seed).data_version
-    code = image_id(config) if runner == "docker" else code_hash()
-    claim_directory(out)
-    containers = Containers(config, out, code) if runner == "docker" else None
-    # one cell at a time: they would share this machine's cores, and mix their output
-    text = pipeline_yaml(PLACEHOLDER_IMAGE, bakeoff, branches_at_once=1)
-    known = bakeoff.component_spec.inputs or {}
-    parameters = {name: value for name, value in section_parameters(config).items() if name in known}
-    parameters |= {"cells": cells, "data_version": version, "code_hash": code}
-    job = Job(
-        containers.pipeline("bakeoff") if containers else components.load_component_from_text(text),
-        containers.runner if containers else local.SubprocessRunner(use_venv=False),
-        parameters,
-        finish_bakeoff,
-        width=len(_LONGEST_STEP),
-        containers=containers,
-    )
-    return run_job(job, config, out, console, {"runner": runner})
+    with steps_at_hand(runner):
+        version = open_source(config.data, seed=config.seed).data_version
+        code = image_id(config) if runner == "docker" else code_hash()
+        claim_directory(out)
+        containers = Containers(config, out, code) if runner == "docker" else None
+        # one cell at a time: they would share this machine's cores, and mix their output
+        text = pipeline_yaml(PLACEHOLDER_IMAGE, bakeoff, branches_at_once=1)
+        known = bakeoff.component_spec.inputs or {}
+        parameters = {name: value for name, value in section_parameters(config).items() if name in known}
+        parameters |= {"cells": cells, "data_version": version, "code_hash": code}
+        job = Job(
+            containers.pipeline("bakeoff") if containers else components.load_component_from_text(text),
+            containers.runner if containers else local.SubprocessRunner(use_venv=False),
+            parameters,
+            finish_bakeoff,
+            width=len(_LONGEST_STEP),
+            containers=containers,
+        )
+        return run_job(job, config, out, console, {"runner": runner})
 
 
 def finish_bakeoff(

@@ -25,7 +25,7 @@ from pipelines.compiling import PIPELINES, PLACEHOLDER_IMAGE, pipeline_name, pip
 from pipelines.containers import Containers, image_id
 from pipelines.parameters import refuse_what_is_not_here, refuse_wrong_backbone, resolve_paths, section_parameters
 from pipelines.results import finish, finish_backbones
-from pipelines.running import Job, Runner, RunResult, StepError, claim_directory, run_job
+from pipelines.running import Job, Runner, RunResult, StepError, claim_directory, run_job, steps_at_hand
 from pipelines.train import train
 
 __all__ = ["RunResult", "Runner", "StepError", "run_train"]
@@ -47,19 +47,20 @@ def run_train(config: RunConfig, out: Path, runner: Runner = "subprocess", conso
     config, out = resolve_paths(config), out.absolute()
     refuse_wrong_backbone(config)
     refuse_what_is_not_here(config, devices=runner == "subprocess")
-    version = open_source(config.data, seed=config.seed).data_version
-    code = image_id(config) if runner == "docker" else code_hash()
-    claim_directory(out)
-    containers = Containers(config, out, code) if runner == "docker" else None
-    if containers is not None:
-        pipeline, kfp_runner = containers.pipeline(pipeline_name(config)), containers.runner
-    else:
-        pipeline, kfp_runner = _one_branch_at_a_time(config), local.SubprocessRunner(use_venv=False)
-    backbones = [train.model for train in config.train.each()] if config.train.several else []
-    parameters = section_parameters(config) | {"data_version": version, "code_hash": code}
-    finisher = finish_backbones if backbones else finish
-    job = Job(pipeline, kfp_runner, parameters, finisher, backbones, containers=containers)
-    return run_job(job, config, out, console, {"runner": runner})
+    with steps_at_hand(runner):
+        version = open_source(config.data, seed=config.seed).data_version
+        code = image_id(config) if runner == "docker" else code_hash()
+        claim_directory(out)
+        containers = Containers(config, out, code) if runner == "docker" else None
+        if containers is not None:
+            pipeline, kfp_runner = containers.pipeline(pipeline_name(config)), containers.runner
+        else:
+            pipeline, kfp_runner = _one_branch_at_a_time(config), local.SubprocessRunner(use_venv=False)
+        backbones = [train.model for train in config.train.each()] if config.train.several else []
+        parameters = section_parameters(config) | {"data_version": version, "code_hash": code}
+        finisher = finish_backbones if backbones else finish
+        job = Job(pipeline, kfp_runner, parameters, finisher, backbones, containers=containers)
+        return run_job(job, config, out, console, {"runner": runner})
 
 
 def _one_branch_at_a_time(config: RunConfig) -> Callable[..., Any]:

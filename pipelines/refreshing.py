@@ -17,7 +17,7 @@ from mec.bundle import code_hash
 from mec.config import DataConfig, RunConfig
 from mec.data.readers import open_source
 from mec.errors import DataError
-from mec.publish.locking import publisher_lock
+from mec.publish.locking import publisher_lock, refresh_lock
 from mec.refresh.arriving import new_rows
 from mec.tracking.base_version import before_these_rows, has_learned
 from mec.tracking.champion_step import require_champion
@@ -25,7 +25,6 @@ from mec.tracking.generations import PARENT_TAG, lineage
 from mec.tracking.kept import tagged_places
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import connected
-from mec.tracking.switching import refresh_lock
 from mec.tracking.training_rows import TrainingRows, learned_in_training, trained_on
 from mec.tracking.waiting import Waiting, waiting_rows
 from pipelines.containers import Containers, existing_place, image_id
@@ -38,7 +37,7 @@ from pipelines.parameters import (
 )
 from pipelines.refresh import refresh
 from pipelines.results_refresh import finish_refresh
-from pipelines.running import Job, Runner, RunResult, claim_directory, run_job
+from pipelines.running import Job, Runner, RunResult, claim_directory, run_job, steps_at_hand
 
 SUMMARY = "summary.json"
 
@@ -83,7 +82,10 @@ def run_refresh(
     paths = [str(path.absolute()) for path in new]
     code = image_id(config) if runner == "docker" else code_hash()
     model = config.tracking.model_name or config.name
-    with publisher_lock(refresh_lock(Path(config.store), model), wait_s=0, who=f"refresh or switch of {model}"):
+    with (
+        publisher_lock(refresh_lock(Path(config.store), model), wait_s=0, who=f"refresh or switch of {model}"),
+        steps_at_hand(runner, "mlflow", "feast"),  # the threads that these start are polars', which no step uses
+    ):
         with connected(config.tracking, store=Path(config.store)) as server:
             registry = ModelRegistry(server, model, create=False)
             champion = require_champion(registry)

@@ -25,13 +25,12 @@ import yaml
 from kfp import dsl, local
 from rich.console import Console
 
-import mec
 from mec.bundle import open_bundle
 from mec.config import RunConfig
 from mec.errors import BundleError, ConfigError
 from pipelines.containers import Containers
 from pipelines.results import named_bundles
-from pipelines.step_processes import StepProcesses
+from pipelines.step_processes import StepProcesses, search_path
 from pipelines.stopping import end_children, stoppable
 from pipelines.watching import BRANCH_STEPS, Display, Failure, RunLog, branch_step
 
@@ -110,7 +109,7 @@ def run_job(job: Job, config: RunConfig, out: Path, console: Console | None, fac
         contextlib.closing(RunLog(out / "run.log", display, job.backbones)) as log,
         tempfile.TemporaryDirectory(prefix="mec-") as temporary,
         _step_environment(Path(temporary)),
-        job.containers or StepProcesses(),
+        job.containers or contextlib.nullcontext(),
         stoppable(job.containers.kill if job.containers else None),
     ):
         settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -177,6 +176,16 @@ def claim_directory(out: Path) -> None:
         raise ConfigError(f"cannot write to --out {out}", found=error.strerror, fix=choose) from None
 
 
+def steps_at_hand(runner: Runner, *imports: str) -> contextlib.AbstractContextManager[object]:
+    """Get ready to start the steps of a run, while its input is still looked at.
+
+    Args:
+        runner: How steps run; containers need nothing.
+        imports: As of ``StepProcesses``.
+    """
+    return StepProcesses(*imports) if runner == "subprocess" else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def _only_run(out: Path) -> Iterator[None]:
     with (out / "run.log").open("a") as stream:
@@ -192,9 +201,7 @@ def _only_run(out: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _step_environment(temporary: Path) -> Iterator[None]:
     """Let the steps import the very mec that runs here, speak at once, and leave nothing in /tmp."""
-    package_root = str(Path(mec.__file__).parents[1])
-    search = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    changes = {"PYTHONPATH": os.pathsep.join(search), "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
+    changes = {"PYTHONPATH": search_path(), "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

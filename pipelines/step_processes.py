@@ -11,10 +11,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from kfp.local import subprocess_task_handler
 
+import mec
 from pipelines.step_server import LENGTH_BYTES
 
 _SERVER = "pipelines.step_server"
@@ -22,13 +24,24 @@ _EXECUTOR = "-m kfp.dsl.executor_main"
 NOT_STARTED = 125  # exit code of a step that was not started, as of ``docker run``
 
 
+def search_path() -> str:
+    """``PYTHONPATH`` of steps: they import the very mec that runs here."""
+    package_root = str(Path(mec.__file__).parents[1])
+    return os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 class StepProcesses(contextlib.AbstractContextManager["StepProcesses"]):
     """Inside the block, ``kfp.local.SubprocessRunner`` starts its steps as forks of ``pipelines.step_server``.
 
     A new Python spends two to five seconds on imports before a step does anything, and a refresh has fifteen steps.
+
+    Args:
+        imports: Modules that several steps need beside numpy, torch and mec's own, and whose import leaves nothing that
+            a fork would miss.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *imports: str) -> None:
+        self._imports = imports
         self._kubeflows = subprocess_task_handler.run_local_subprocess
         self._one_at_a_time = threading.Lock()
 
@@ -37,7 +50,8 @@ class StepProcesses(contextlib.AbstractContextManager["StepProcesses"]):
         self._said = tempfile.TemporaryFile("w+")
         with theirs:
             self._server = subprocess.Popen(
-                [sys.executable, "-m", _SERVER, str(theirs.fileno())],
+                [sys.executable, "-m", _SERVER, str(theirs.fileno()), *self._imports],
+                env=os.environ | {"PYTHONPATH": search_path(), "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,
                 stderr=self._said,
@@ -51,6 +65,8 @@ class StepProcesses(contextlib.AbstractContextManager["StepProcesses"]):
     ) -> None:
         subprocess_task_handler.run_local_subprocess = self._kubeflows
         self._requests.close()
+        if error is not None:
+            self._server.terminate()  # it may still be importing
         self._server.wait()
         self._said.close()
 
@@ -68,7 +84,7 @@ class StepProcesses(contextlib.AbstractContextManager["StepProcesses"]):
         if shell != "sh" or _EXECUTOR not in script or "pip install" in script:
             print(f"not the command of a component that installs nothing: {full_command}")
             return NOT_STARTED
-        request = {"code": code, "arguments": list(full_command[4:]), "environment": dict(env_vars or {})}
+        request = {"code": code, "arguments": list(full_command[4:]), "environment": os.environ | (env_vars or {})}
         with self._one_at_a_time:
             return self._run(json.dumps(request).encode())
 

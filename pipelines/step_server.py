@@ -3,11 +3,12 @@
 It has imported what most steps need, which takes seconds, and done nothing else: it holds no data, and no thread of
 ours. A step is a fork of it, with its own memory, environment, output and exit code.
 
-    python -m pipelines.step_server SOCKET
+    python -m pipelines.step_server SOCKET [MODULE ...]
 
-A request on the socket, whose file descriptor that is, is a length of ``LENGTH_BYTES``, with two file descriptors: the
-step's output, and where its exit code goes as text; then JSON: ``code``, the component's source, ``arguments`` of
-Kubeflow's executor, and ``environment``, what the step has beside this process's. One step at a time.
+MODULEs are imported beside those that every run's steps need. SOCKET is a file descriptor; a request on it is a length
+of ``LENGTH_BYTES``, with two file descriptors: the step's output, and where its exit code goes as text; then JSON:
+``code``, the component's source, ``arguments`` of Kubeflow's executor, and ``environment``, all of the step's. One step
+at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from types import FrameType
 from typing import Any
 
 LENGTH_BYTES = 8
-# Not mlflow or feast, which start threads when they are imported: a fork would lose them.
 _IMPORTED = (
     "kfp.dsl.executor_main", "pyarrow.parquet", "torch", "torch._dynamo", "mec.data.dataset", "mec.pretraining",
     "mec.training_steps",
@@ -101,7 +101,9 @@ def _be_step(request: dict[str, Any], output: int) -> None:
     os.close(output)
     with contextlib.suppress(OSError):  # where processes can be named, ps and top show which step this is
         Path("/proc/self/comm").write_text(request["arguments"][-1], encoding="utf-8")
-    os.environ.update(request["environment"])
+    os.environ.clear()
+    os.environ.update(request["environment"], _KFP_RUNTIME="true")
+    tempfile.tempdir = None  # whatever was found before
     source = Path(tempfile.mkdtemp(), "ephemeral_component.py")
     source.write_text(request["code"], encoding="utf-8")
     sys.argv = ["executor_main", "--component_module_path", str(source), *request["arguments"]]
@@ -116,7 +118,7 @@ def main() -> None:
     os.environ["_KFP_RUNTIME"] = "true"  # or kfp imports its compiler and client, which no step needs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps; this process ends when its runner does
     leave, requests = _Leave(), socket.socket(fileno=int(sys.argv[1]))
-    for name in _IMPORTED:
+    for name in (*_IMPORTED, *sys.argv[2:]):
         with contextlib.suppress(ImportError):  # a step that needs it says so
             importlib.import_module(name)
     gc.freeze()  # what is here stays: no step looks through it for garbage, which would copy its memory

@@ -10,12 +10,13 @@ from refresh_study.sources import Kind
 
 _STARTS = ("shrunk", "warm", "fresh")
 _ROWS: dict[str, dict[str, Any]] = {
-    "new": {"replay": "none"},
-    "1.5x": {"replay_ratio": 1.5, "replay_min_rows": 1, "finish_on_new": False},
-    "2x": {"replay_ratio": 2.0, "replay_min_rows": 1, "finish_on_new": False},
-    "2x then new": {"replay_ratio": 2.0, "replay_min_rows": 1},
-    "2x+ then new": {},  # twice as many, half a million at least
-    "all": {"replay": "all", "finish_on_new": False},
+    "new": {"replay": "none", "learning_rate_factor": 1.0},
+    "1.5x": {"replay_ratio": 1.5, "replay_min_rows": 1, "finish_on_new": False, "learning_rate_factor": 1.0},
+    "2x": {"replay_ratio": 2.0, "replay_min_rows": 1, "finish_on_new": False, "learning_rate_factor": 1.0},
+    "2x then new": {"replay_ratio": 2.0, "replay_min_rows": 1, "learning_rate_factor": 1.0},
+    "2x+ then new": {"learning_rate_factor": 1.0},  # half a million at least
+    "2x+ fast then new": {},
+    "all": {"replay": "all", "finish_on_new": False, "learning_rate_factor": 1.0},
 }
 _CODINGS: dict[str, dict[str, Any]] = {
     "frozen h0": {"hysteresis": 0.0, "max_rewritten": 1.0},
@@ -30,9 +31,9 @@ VARIANTS: dict[str, RefreshConfig] = {
     for rows, replay in _ROWS.items()
     for coding, settings in _CODINGS.items()
 }
-_DEFAULT = "shrunk 2x+ then new frozen top.3"
+_DEFAULT = "shrunk 2x+ fast then new frozen top.3"
 assert VARIANTS[_DEFAULT] == RefreshConfig()
-_SERIES = (_DEFAULT, "shrunk 2x+ then new renewed", "shrunk 1.5x frozen h.6", "warm 1.5x frozen h.6")
+_SERIES = (_DEFAULT, "shrunk 2x+ fast then new renewed", "shrunk 1.5x frozen h.6", "warm 1.5x frozen h.6")
 
 
 def choose_variants(kind: Kind, patterns: list[str]) -> list[str]:

@@ -83,6 +83,13 @@ class RefreshConfig(Settings):
         True,
         description="with old rows: go on with the new ones alone at the end, as long as that helps on held-out ones",
     )
+    learning_rate_factor: float = Field(
+        2.0,
+        gt=0,
+        le=100,
+        description="times pretrain.learning_rate, but for the last part with new rows alone: most values have a "
+        "direction to start from",
+    )
     anchor: float = Field(
         0.0, ge=0, description="weight of the mean over rows of |row - old row|^2 of the batch's known values; 0: off"
     )

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 LOCK_WAIT_S = 10.0
 
 
+def refresh_lock(store: Path, model: str) -> Path:
+    """The lock file of whatever changes what a model serves."""
+    return Path(store) / f"refresh-{model}.lock"
+
+
 @contextmanager
 def publisher_lock(path: Path, *, wait_s: float | None = None, who: str = "publisher") -> Iterator[None]:
     """Hold the store's lock file; the operating system frees it when the holder dies.

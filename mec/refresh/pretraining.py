@@ -63,7 +63,7 @@ def refresh_pretrain_step(
     then the new ones alone, which unlearns what no longer holds. Each stops by itself.
 
     Args:
-        refresh: Start, shrink, replay, finish_on_new, anchor.
+        refresh: Start, shrink, learning_rate_factor, replay, finish_on_new, anchor.
         pretrain: Model, D and optimizer, as in the train run.
         dataset: "dataset" bundle of the new rows, encoded with ``vocabulary``; its valid split stops the training.
         replay: "dataset" bundles of earlier periods, for ``refresh.replay`` other than ``none``; else not read.
@@ -134,7 +134,7 @@ def refresh_pretrain_step(
 
 def _settings(refresh: RefreshConfig) -> list[object]:
     """What shapes the training beside its rows."""
-    return [refresh.start, refresh.shrink, refresh.anchor, refresh.finish_on_new]
+    return [refresh.start, refresh.shrink, refresh.learning_rate_factor, refresh.anchor, refresh.finish_on_new]
 
 
 def _train(
@@ -176,7 +176,8 @@ def _train(
     l2_at = _l2_schedule(weight, pretrain.l2_warmup_epochs if refresh.start == "fresh" else 0.0)
     num_parts = 2 if refresh.finish_on_new and refresh.replay != "none" else 1
     shared: dict[str, Any] = {"name": STEP, "seed": seed}
-    fits = [fit(model, rows, pretrain, **shared, l2_at=l2_at, checkpoints=kept[0], part=(1, num_parts))]
+    fast = pretrain.model_copy(update={"learning_rate": pretrain.learning_rate * refresh.learning_rate_factor})
+    fits = [fit(model, rows, fast, **shared, l2_at=l2_at, checkpoints=kept[0], part=(1, num_parts))]
     if num_parts > 1:
         # no warm-up of the L2: the vectors have their size
         shared |= {"l2_at": lambda _: weight, "checkpoints": kept[1], "part": (2, 2), "start_auc": fits[0].best_auc}

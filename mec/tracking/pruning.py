@@ -16,14 +16,13 @@ from pathlib import Path
 
 from mec.config import TrackingConfig
 from mec.errors import BundleError, TrackingError
-from mec.publish.locking import publisher_lock
+from mec.publish.locking import publisher_lock, refresh_lock
 from mec.publish.retiring import find_published, retire
 from mec.publish.store import STORE_YAML
 from mec.tracking.generations import lineage
 from mec.tracking.kept import BUNDLES, PRUNED_TAG, tagged_by_role
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import TrackedRun, connected
-from mec.tracking.switching import refresh_lock
 
 RETIRED_TAG = "retired"  # of a pruned version whose codes are no longer online: when, ISO 8601, UTC
 _ROWS = ("dataset", "row_hashes")

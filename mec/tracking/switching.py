@@ -15,7 +15,7 @@ from typing import Any
 from mec.bundle import Bundle, open_bundle
 from mec.config import PublishConfig, TrackingConfig
 from mec.errors import BundleError
-from mec.publish.locking import publisher_lock
+from mec.publish.locking import publisher_lock, refresh_lock
 from mec.publish.publishing import PUBLICATION, publish_step
 from mec.tracking.generations import find_version, generation_of, version_before
 from mec.tracking.kept import tagged_bundle
@@ -64,11 +64,6 @@ def rollback(model: str, wanted: str | None, *, tracking: TrackingConfig, store:
 def promote(model: str, wanted: str, *, tracking: TrackingConfig, store: Path, full: bool = False) -> Switched:
     """Put a version in service, whatever the gate or a refresh decided; as ``rollback`` otherwise."""
     return _switch(model, wanted, "promote", tracking=tracking, store=store, full=full)
-
-
-def refresh_lock(store: Path, model: str) -> Path:
-    """The lock file of whatever changes what a model serves."""
-    return Path(store) / f"refresh-{model}.lock"
 
 
 def _switch(model: str, wanted: str | None, why: str, *, tracking: TrackingConfig, store: Path, full: bool) -> Switched:

@@ -31,10 +31,8 @@ def command(body: str, tmp_path: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[StepProcesses]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONUNBUFFERED", "1")  # as a run has it
-        with StepProcesses() as processes:
-            yield processes
+    with StepProcesses("colorsys") as processes:
+        yield processes
 
 
 def test_a_step_does_its_work_and_says_what_it_prints(processes, tmp_path, capsys):
@@ -71,6 +69,14 @@ def test_steps_see_nothing_of_each_other(processes, tmp_path, capsys):
     assert processes.run(command(look, tmp_path)) == 0
     found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left")]
     assert found == [f"left False False {Path.cwd()} yes", f"left False False {Path.cwd()} None"]
+
+
+def test_a_step_has_the_environment_of_its_time(processes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("HOME")
+    body = "import tempfile\nprint('has', tempfile.gettempdir(), 'HOME' in os.environ, 'colorsys' in sys.modules)"
+    assert processes.run(command(body, tmp_path)) == 0
+    assert f"has {tmp_path} False True" in capsys.readouterr().out.splitlines()
 
 
 def test_what_is_to_be_done_at_exit_is_done(processes, tmp_path):
@@ -116,6 +122,12 @@ def test_kubeflows_own_function_is_back_after_the_block(tmp_path):
         server = processes._server
     assert subprocess_task_handler.run_local_subprocess is before
     assert server.poll() == 0
+
+
+def test_an_error_ends_the_server_while_it_imports():
+    with pytest.raises(ValueError, match="wrong"), StepProcesses() as processes:
+        raise ValueError("wrong input")
+    assert processes._server.poll() == -signal.SIGTERM
 
 
 def test_a_step_whose_server_is_gone_is_told(tmp_path, capsys):

@@ -13,12 +13,12 @@ import pytest
 from mec.bundle import Bundle, open_bundle, write_bundle
 from mec.config import TrackingConfig
 from mec.errors import BundleError, PublishError, TrackingError
-from mec.publish.locking import publisher_lock
+from mec.publish.locking import publisher_lock, refresh_lock
 from mec.tracking.generations import find_version, history, knows_rows, lineage, version_before
 from mec.tracking.kept import bundle_tags, keep_bundle, keep_bundles, tagged_bundle
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import connected, open_run
-from mec.tracking.switching import refresh_lock, rollback
+from mec.tracking.switching import rollback
 
 
 @pytest.fixture

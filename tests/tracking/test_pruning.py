@@ -12,7 +12,7 @@ from mec.bundle import Bundle, open_bundle, write_bundle
 from mec.cli import main
 from mec.config import PublishConfig, TrackingConfig
 from mec.errors import BundleError, PublishError, TrackingError
-from mec.publish.locking import publisher_lock
+from mec.publish.locking import publisher_lock, refresh_lock
 from mec.publish.publishing import publish_step
 from mec.publish.retiring import find_published
 from mec.tracking import pruning
@@ -20,7 +20,6 @@ from mec.tracking.kept import bundle_tags, keep_bundles, tagged_bundle, tagged_b
 from mec.tracking.pruning import prune
 from mec.tracking.registry import ModelRegistry, Version
 from mec.tracking.runs import TrackedRun, open_run
-from mec.tracking.switching import refresh_lock
 from tests.publish.bundles import make_codebook, make_codes, make_vocabulary
 
 TRACKING = TrackingConfig()
