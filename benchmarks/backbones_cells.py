@@ -21,10 +21,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from backbones_settings import CHOICES
+from backbones_settings import CHOICES, FULL_TRAINING
 from refresh_study.files import complete
 
-from mec.config import EvaluateConfig, PretrainConfig, RunConfig, TrainConfig
+from mec.config import EvaluateConfig, PretrainConfig, ReferenceConfig, RunConfig, TrainConfig
 
 Facts = dict[str, Any]
 
@@ -53,7 +53,8 @@ class Cell:
 
     def evaluate(self) -> EvaluateConfig:
         """Settings of the model on full tables, as the reference step reads them."""
-        return self.config.evaluate.model_copy(update={"reference": "full"})
+        full = ReferenceConfig.model_validate(self.config.evaluate.full.model_dump() | FULL_TRAINING)
+        return self.config.evaluate.model_copy(update={"reference": "full", "full": full})
 
     def data(self, work: Path) -> Path:
         """Directory of the encoded data."""

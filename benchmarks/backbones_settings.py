@@ -30,6 +30,10 @@ _DEEP = {**_WIDE, **_HIDDEN}
 # a backbone without weights of its own would learn nothing but a bias on frozen codewords
 _TRAINED_CODEWORDS = {"codewords": "warm"}
 
+# Of full tables, which start from the FM's and forget it in an epoch of larger steps: over 1e-3 and one validation per
+# pass, PNN, DeepFM and DCN gain .0014 to .0063 in validation AUC on MovieLens-1M and .0008 to .0147 on Beauty (seed 0).
+FULL_TRAINING = {"learning_rate": 2e-4, "evaluations_per_epoch": 4, "patience": 4}
+
 CHOICES: dict[str, Choice] = {
     "lr": Choice({}, _TRAINED_CODEWORDS),
     "fm": Choice({}, _TRAINED_CODEWORDS),

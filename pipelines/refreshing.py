@@ -84,7 +84,8 @@ def run_refresh(
     model = config.tracking.model_name or config.name
     with (
         publisher_lock(refresh_lock(Path(config.store), model), wait_s=0, who=f"refresh or switch of {model}"),
-        steps_at_hand(runner, "mlflow", "feast"),  # the threads that these start are polars', which no step uses
+        # the threads of these are allocators' and a cleaner of polars', whose pool starts in the step that uses it
+        steps_at_hand(runner, "mlflow", "feast"),
     ):
         with connected(config.tracking, store=Path(config.store)) as server:
             registry = ModelRegistry(server, model, create=False)

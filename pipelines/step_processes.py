@@ -47,12 +47,11 @@ class StepProcesses(contextlib.AbstractContextManager["StepProcesses"]):
 
     def __enter__(self) -> StepProcesses:
         self._requests, theirs = socket.socketpair()
-        self._temporary = tempfile.TemporaryDirectory(prefix="mec-")  # some imports leave files
-        self._said = Path(self._temporary.name, "said").open("w+")
+        self._said = tempfile.TemporaryFile("w+")
         with theirs:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", _SERVER, str(theirs.fileno()), *self._imports],
-                env=os.environ | {"PYTHONPATH": search_path(), "PYTHONUNBUFFERED": "1", "TMPDIR": self._temporary.name},
+                env=os.environ | {"PYTHONPATH": search_path(), "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,
                 stderr=self._said,
@@ -66,11 +65,9 @@ class StepProcesses(contextlib.AbstractContextManager["StepProcesses"]):
     ) -> None:
         subprocess_task_handler.run_local_subprocess = self._kubeflows
         self._requests.close()
-        if error is not None:
-            self._server.terminate()  # it may still be importing
+        self._server.terminate()  # it may still be importing
         self._server.wait()
         self._said.close()
-        self._temporary.cleanup()
 
     def run(self, full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
         """Run one step to its end, its output line by line on standard output; in place of Kubeflow's function.

@@ -19,6 +19,7 @@ import gc
 import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -26,6 +27,8 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import numpy
 
 LENGTH_BYTES = 8
 _IMPORTED = (
@@ -35,7 +38,10 @@ _IMPORTED = (
 
 
 class _Leave:
-    """Ends a step at once when all else that is to be done at exit is done; taking the imports down costs a second."""
+    """Ends a step at once when what was registered for its exit is done; taking the imports down costs a second.
+
+    What is still in the buffer of a file that a step left open is not written.
+    """
 
     def __init__(self) -> None:
         self.step, self.code = False, 1
@@ -61,15 +67,16 @@ class _Ending:
             raise SystemExit
 
 
-def _next_step(requests: socket.socket) -> tuple[dict[str, Any], int] | None:
+def _next_step(requests: socket.socket, ending: _Ending) -> tuple[dict[str, Any], int] | None:
     """Serve steps; returns in the fork that is to be a step, with its request and output, and at the end with None."""
-    ending = _Ending()
     while not ending.wanted:
         head, descriptors, _, _ = socket.recv_fds(requests, LENGTH_BYTES, 2)
         if not head:
             return None  # whoever asked for steps has ended
         output, status = descriptors
         request = json.loads(_exactly(requests, int.from_bytes(head)))
+        if _hung_up(requests):
+            return None  # a run that begins again must not find this step at work
         ending.waiting = True
         step = os.fork()
         if step == 0:
@@ -88,8 +95,18 @@ def _next_step(requests: socket.socket) -> tuple[dict[str, Any], int] | None:
 def _exactly(requests: socket.socket, length: int) -> bytes:
     data = b""
     while len(data) < length:
-        data += requests.recv(length - len(data))
+        part = requests.recv(length - len(data))
+        if not part:
+            raise SystemExit  # whoever asked has ended
+        data += part
     return data
+
+
+def _hung_up(requests: socket.socket) -> bool:
+    try:
+        return not requests.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
 
 
 def _be_step(request: dict[str, Any], output: int) -> None:
@@ -104,6 +121,7 @@ def _be_step(request: dict[str, Any], output: int) -> None:
     os.environ.clear()
     os.environ.update(request["environment"], _KFP_RUNTIME="true")
     tempfile.tempdir = None  # whatever was found before
+    numpy.random.seed()  # or all steps would draw the same where nobody seeds
     source = Path(tempfile.mkdtemp(), "ephemeral_component.py")
     source.write_text(request["code"], encoding="utf-8")
     sys.argv = ["executor_main", "--component_module_path", str(source), *request["arguments"]]
@@ -115,18 +133,30 @@ def _be_step(request: dict[str, Any], output: int) -> None:
 
 def main() -> None:
     """Import what steps need, then serve them."""
-    os.environ["_KFP_RUNTIME"] = "true"  # or kfp imports its compiler and client, which no step needs
+    leave, ending = _Leave(), _Ending()
+    requests = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps; this process ends when its runner does
-    leave, requests = _Leave(), socket.socket(fileno=int(sys.argv[1]))
-    for name in (*_IMPORTED, *sys.argv[2:]):
-        with contextlib.suppress(ImportError):  # a step that needs it says so
-            importlib.import_module(name)
-    gc.freeze()  # what is here stays: no step looks through it for garbage, which would copy its memory
-    found = _next_step(requests)
-    if found is not None:
-        leave.step = True
-        _be_step(*found)
-        leave.code = 0
+    own = tempfile.mkdtemp(prefix="mec-")  # some imports leave files
+    # or kfp imports its compiler and client, which no step needs, and mlflow gets ready to send telemetry
+    os.environ.update(TMPDIR=own, _KFP_RUNTIME="true", MLFLOW_DISABLE_TELEMETRY="true")
+    tempfile.tempdir = None
+    try:
+        for name in (*_IMPORTED, *sys.argv[2:]):
+            with contextlib.suppress(ImportError):  # a step that needs it says so
+                importlib.import_module(name)
+        gc.freeze()  # what is here stays: no step looks through it for garbage, which would copy its memory
+        found = _next_step(requests, ending)
+        if found is not None:
+            leave.step = True
+            _be_step(*found)
+            leave.code = 0
+    except SystemExit as ended:
+        if leave.step:
+            leave.code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        raise
+    finally:
+        if not leave.step:
+            shutil.rmtree(own, ignore_errors=True)
 
 
 if __name__ == "__main__":

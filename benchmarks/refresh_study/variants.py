@@ -10,14 +10,15 @@ from refresh_study.sources import Kind
 
 _STARTS = ("shrunk", "warm", "fresh")
 _ROWS: dict[str, dict[str, Any]] = {
-    "new": {"replay": "none", "learning_rate_factor": 1.0},
-    "1.5x": {"replay_ratio": 1.5, "replay_min_rows": 1, "finish_on_new": False, "learning_rate_factor": 1.0},
-    "2x": {"replay_ratio": 2.0, "replay_min_rows": 1, "finish_on_new": False, "learning_rate_factor": 1.0},
-    "2x then new": {"replay_ratio": 2.0, "replay_min_rows": 1, "learning_rate_factor": 1.0},
-    "2x+ then new": {"learning_rate_factor": 1.0},  # half a million at least
+    "new": {"replay": "none"},
+    "1.5x": {"replay_ratio": 1.5, "replay_min_rows": 1, "finish_on_new": False},
+    "2x": {"replay_ratio": 2.0, "replay_min_rows": 1, "finish_on_new": False},
+    "2x then new": {"replay_ratio": 2.0, "replay_min_rows": 1},
+    "2x+ then new": {},  # half a million at least
     "2x+ fast then new": {},
-    "all": {"replay": "all", "finish_on_new": False, "learning_rate_factor": 1.0},
+    "all": {"replay": "all", "finish_on_new": False},
 }
+_FAST = "2x+ fast then new"
 _CODINGS: dict[str, dict[str, Any]] = {
     "frozen h0": {"hysteresis": 0.0, "max_rewritten": 1.0},
     "frozen h.6": {"hysteresis": 0.6, "max_rewritten": 1.0},
@@ -25,11 +26,20 @@ _CODINGS: dict[str, dict[str, Any]] = {
     "renewed": {"codebooks": "renewed"},
 }
 
+
+def _refresh(start: str, rows: str, coding: str) -> RefreshConfig:
+    settings = {"start": start, **_ROWS[rows], **_CODINGS[coding]}
+    if start == "shrunk" and rows not in ("new", _FAST):
+        settings["learning_rate_factor"] = 1.0
+    return RefreshConfig.model_validate(settings)
+
+
 VARIANTS: dict[str, RefreshConfig] = {
-    f"{start} {rows} {coding}": RefreshConfig.model_validate({"start": start, **replay, **settings})
+    f"{start} {rows} {coding}": _refresh(start, rows, coding)
     for start in _STARTS
-    for rows, replay in _ROWS.items()
-    for coding, settings in _CODINGS.items()
+    for rows in _ROWS
+    for coding in _CODINGS
+    if start == "shrunk" or rows != _FAST
 }
 _DEFAULT = "shrunk 2x+ fast then new frozen top.3"
 assert VARIANTS[_DEFAULT] == RefreshConfig()

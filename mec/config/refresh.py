@@ -87,8 +87,7 @@ class RefreshConfig(Settings):
         2.0,
         gt=0,
         le=100,
-        description="times pretrain.learning_rate, but for the last part with new rows alone: most values have a "
-        "direction to start from",
+        description="shrunk, with old rows: times pretrain.learning_rate, while old and new rows are together",
     )
     anchor: float = Field(
         0.0, ge=0, description="weight of the mean over rows of |row - old row|^2 of the batch's known values; 0: off"
@@ -117,7 +116,7 @@ class RefreshConfig(Settings):
     @model_validator(mode="after")
     def _all_have_an_effect(self) -> RefreshConfig:
         if self.start != "shrunk":
-            self.refuse_without_effect(["shrink"], f"while start is {self.start!r}")
+            self.refuse_without_effect(["shrink", "learning_rate_factor"], f"while start is {self.start!r}")
         elif self.anchor > 0:
             raise ValueError(
                 "an anchor holds vectors near what they were, and a shrunk start does not; set start to warm or fresh"
@@ -125,7 +124,8 @@ class RefreshConfig(Settings):
         if self.replay != "sample":
             self.refuse_without_effect(["replay_ratio", "replay_min_rows"], f"while replay is {self.replay!r}")
         if self.replay == "none":
-            self.refuse_without_effect(["finish_on_new"], "while replay is 'none': new rows are alone from the start")
+            names = ["finish_on_new", "learning_rate_factor"]
+            self.refuse_without_effect(names, "while replay is 'none': new rows are alone from the start")
         if self.codebooks == "renewed":
             self.refuse_without_effect(
                 ["hysteresis", "max_rewritten"], "with renewed codebooks, whose codes are all new"

@@ -176,7 +176,8 @@ def _train(
     l2_at = _l2_schedule(weight, pretrain.l2_warmup_epochs if refresh.start == "fresh" else 0.0)
     num_parts = 2 if refresh.finish_on_new and refresh.replay != "none" else 1
     shared: dict[str, Any] = {"name": STEP, "seed": seed}
-    fast = pretrain.model_copy(update={"learning_rate": pretrain.learning_rate * refresh.learning_rate_factor})
+    faster = refresh.learning_rate_factor if refresh.start == "shrunk" and refresh.replay != "none" else 1.0
+    fast = pretrain.model_copy(update={"learning_rate": pretrain.learning_rate * faster})
     fits = [fit(model, rows, fast, **shared, l2_at=l2_at, checkpoints=kept[0], part=(1, num_parts))]
     if num_parts > 1:
         # no warm-up of the L2: the vectors have their size

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from kfp.local import subprocess_task_handler
 
 from components.count.component import count
 from pipelines.step_processes import NOT_STARTED, StepProcesses
+from pipelines.step_server import LENGTH_BYTES
 
 HEADER = "import os, signal, sys, time, atexit\n"
 
@@ -46,7 +49,10 @@ def test_a_step_does_its_work_and_says_what_it_prints(processes, tmp_path, capsy
     ("body", "code", "words"),
     [
         ("raise ValueError('seven')", 1, "ValueError: seven"),
-        ("sys.exit(3)", 1, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit(0)", 0, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit('eight')", 1, "eight"),
         ("os._exit(7)", 7, ""),
         ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
         ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", -signal.SIGTERM, ""),
@@ -88,8 +94,8 @@ def test_what_is_to_be_done_at_exit_is_done(processes, tmp_path):
 def test_generators_without_a_seed_differ_between_steps(processes, tmp_path, capsys):
     for _ in range(2):
         processes.run(command("import random\nprint('drawn', random.random())", tmp_path))
-    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("drawn"))
-    assert first != second
+        processes.run(command("import numpy\nprint('drawn', numpy.random.random())", tmp_path))
+    assert len({line for line in capsys.readouterr().out.splitlines() if line.startswith("drawn")}) == 4
 
 
 def test_a_component_that_installs_packages_is_not_run(processes, tmp_path, capsys):
@@ -121,13 +127,13 @@ def test_kubeflows_own_function_is_back_after_the_block(tmp_path):
         assert subprocess_task_handler.run_local_subprocess == processes.run
         server = processes._server
     assert subprocess_task_handler.run_local_subprocess is before
-    assert server.poll() == 0
+    assert server.poll() is not None
 
 
 def test_an_error_ends_the_server_while_it_imports():
     with pytest.raises(ValueError, match="wrong"), StepProcesses() as processes:
         raise ValueError("wrong input")
-    assert processes._server.poll() == -signal.SIGTERM
+    assert processes._server.poll() is not None
 
 
 def test_a_step_whose_server_is_gone_is_told(tmp_path, capsys):
@@ -145,19 +151,49 @@ def test_sigterm_ends_the_server_after_its_step(tmp_path, capsys):
         assert processes._server.wait(timeout=30) == 0
 
 
-def test_nothing_outlives_a_runner_that_is_killed(tmp_path):
+def test_polars_works_in_a_step_that_was_forked_after_its_import(tmp_path, capsys):
+    body = "import polars\nrows = polars.DataFrame({'a': range(10**6)})\n"
+    body += "print('sum', rows.group_by((polars.col('a') % 7).alias('k')).sum()['a'].sum())"
+    with StepProcesses("mlflow", "polars") as processes:
+        assert processes.run(command(body, tmp_path)) == 0
+    assert f"sum {10**6 * (10**6 - 1) // 2}" in capsys.readouterr().out.splitlines()
+
+
+def test_half_a_request_ends_the_server(tmp_path):
+    with StepProcesses() as processes:
+        output, theirs = os.pipe()
+        socket.send_fds(processes._requests, [(100).to_bytes(LENGTH_BYTES)], [theirs, theirs])
+        processes._requests.sendall(b"{")
+        processes._requests.shutdown(socket.SHUT_RDWR)
+        assert processes._server.wait(timeout=60) == 0
+        os.close(output)
+        os.close(theirs)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_nothing_outlives_a_runner_that_is_killed(tmp_path, ready):
+    done = tmp_path / "done"
+    work = command(f"open({str(done)!r}, 'w')", tmp_path)
     program = (
+        "import time\n"
         "from pipelines.step_processes import StepProcesses\n"
         "with StepProcesses() as processes:\n"
-        f"    processes.run({command('print(os.getppid(), os.getpid(), flush=True)', tmp_path)!r})\n"
-        "    import time; time.sleep(600)\n"
+        + (f"    processes.run({command('pass', tmp_path)!r})\n" if ready else "")
+        + "    print(processes._server.pid, flush=True)\n"
+        + ("" if ready else f"    processes.run({work!r})\n")
+        + "    time.sleep(600)\n"
     )
-    runner = subprocess.Popen([sys.executable, "-uc", program], stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    runner = subprocess.Popen([sys.executable, "-uc", program], stdout=subprocess.PIPE, text=True, env=environment)
     assert runner.stdout is not None
-    server = next(int(line.split()[0]) for line in runner.stdout if line.strip() and line.split()[0].isdigit())
+    server = next(int(line) for line in runner.stdout if line.strip().isdigit())
+    if not ready:
+        time.sleep(0.5)  # its request is on the way, and the server still imports
     runner.kill()
     runner.communicate()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while psutil.pid_exists(server) and psutil.Process(server).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the server is still there"
         time.sleep(0.1)
+    assert not done.exists(), "a step began for a runner that was dead"
+    assert list(tmp_path.glob("mec-*")) == []

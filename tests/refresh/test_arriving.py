@@ -115,6 +115,14 @@ def test_a_config_that_names_no_columns_is_refused_by_name() -> None:
         ({"replay": "all", "replay_min_rows": 3}, "replay_min_rows=3 has no effect while replay is 'all'"),
         ({"replay": "none", "finish_on_new": False}, "finish_on_new=False has no effect while replay is 'none'"),
         ({"start": "warm", "shrink": 0.2}, "shrink=0.2 has no effect while start is 'warm'"),
+        (
+            {"start": "warm", "learning_rate_factor": 3.0},
+            "learning_rate_factor=3.0 has no effect while start is 'warm'",
+        ),
+        (
+            {"replay": "none", "learning_rate_factor": 3.0},
+            "learning_rate_factor=3.0 has no effect while replay is 'none'",
+        ),
         ({"anchor": 0.1}, "an anchor holds vectors near what they were"),
         ({"codebooks": "renewed", "hysteresis": 0.1}, "hysteresis=0.1 has no effect with renewed codebooks"),
         ({"codebooks": "renewed", "max_rewritten": 0.1}, "max_rewritten=0.1 has no effect with renewed codebooks"),

@@ -194,6 +194,10 @@ def test_a_killed_training_goes_on(
             refresh_pretrain_step(**inputs, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert list((tmp_path / "kept").iterdir())
+    other = RefreshConfig(learning_rate_factor=0.5)  # whose training takes nothing from the one that was killed
+    whole_other = pretrain_again(base, new, tmp_path / "whole_other", other)
+    refresh_pretrain_step(**inputs | {"refresh": other}, out=tmp_path / "other")
+    assert open_bundle(tmp_path / "other").uuid == open_bundle(whole_other).uuid != open_bundle(whole).uuid
     refresh_pretrain_step(**inputs, out=tmp_path / "out")
     assert open_bundle(tmp_path / "out").uuid == open_bundle(whole).uuid
     assert not list((tmp_path / "kept").iterdir())
@@ -231,23 +235,27 @@ def test_the_new_rows_come_alone_at_the_end(
     base: Generation, new: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_new, num_old = (EncodedDataset.open(p).num_rows("train") for p in (new["dataset"], base.dataset))
-    seen: list[tuple[int, float]] = []
+    step_size = base.config.pretrain.learning_rate
+    seen: list[tuple[int, float, float]] = []
 
-    def look(model: Any, dataset: EncodedDataset, *args: Any, **settings: Any) -> FitResult:
-        seen.append((dataset.num_rows("train"), settings.get("start_auc", -math.inf)))
-        return fit(model, dataset, *args, **settings)
+    def look(model: Any, dataset: EncodedDataset, how: Any, **settings: Any) -> FitResult:
+        times = how.learning_rate / step_size
+        seen.append((dataset.num_rows("train"), times, settings.get("start_auc", -math.inf)))
+        return fit(model, dataset, how, **settings)
 
     monkeypatch.setattr("mec.refresh.pretraining.fit", look)
     both = open_bundle(pretrain_again(base, new, tmp_path / "both", RefreshConfig(replay="all"))).extra
-    assert seen == [(num_new + num_old, -math.inf), (num_new, both["fit"]["best_auc"])]
+    assert seen == [(num_new + num_old, 2, -math.inf), (num_new, 1, both["fit"]["best_auc"])]
     assert both["finish"]["best_auc"] >= both["fit"]["best_auc"]
     seen.clear()
     once = RefreshConfig(replay="all", finish_on_new=False)
     assert open_bundle(pretrain_again(base, new, tmp_path / "once", once)).extra["finish"] is None
-    assert seen == [(num_new + num_old, -math.inf)]
+    assert seen == [(num_new + num_old, 2, -math.inf)]
     seen.clear()
     pretrain_again(base, new, tmp_path / "none", RefreshConfig(replay="none"))
-    assert seen == [(num_new, -math.inf)]
+    pretrain_again(base, new, tmp_path / "warm", RefreshConfig(start="warm", finish_on_new=False))
+    pretrain_again(base, new, tmp_path / "slow", RefreshConfig(learning_rate_factor=0.5, finish_on_new=False))
+    assert [times for _, times, _ in seen] == [1, 1, 0.5]
 
 
 def _killed(*_: object) -> None:
