@@ -38,20 +38,19 @@ _IMPORTED = (
 
 
 class _Leave:
-    """Ends a step at once when what was registered for its exit is done; taking the imports down costs a second.
+    """Ends this process, or a step, when what was registered for its exit is done: taking imports down costs a second.
 
     What is still in the buffer of a file that a step left open is not written.
     """
 
     def __init__(self) -> None:
-        self.step, self.code = False, 1
+        self.code = 1
         atexit.register(self._now)  # the first to be registered is the last to be called
 
     def _now(self) -> None:
-        if self.step:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(self.code)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(self.code)
 
 
 class _Ending:
@@ -63,6 +62,7 @@ class _Ending:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self.wanted = True
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes again and again
         if not self.waiting:
             raise SystemExit
 
@@ -140,6 +140,7 @@ def main() -> None:
     # or kfp imports its compiler and client, which no step needs, and mlflow gets ready to send telemetry
     os.environ.update(TMPDIR=own, _KFP_RUNTIME="true", MLFLOW_DISABLE_TELEMETRY="true")
     tempfile.tempdir = None
+    found = None
     try:
         for name in (*_IMPORTED, *sys.argv[2:]):
             with contextlib.suppress(ImportError):  # a step that needs it says so
@@ -147,15 +148,14 @@ def main() -> None:
         gc.freeze()  # what is here stays: no step looks through it for garbage, which would copy its memory
         found = _next_step(requests, ending)
         if found is not None:
-            leave.step = True
             _be_step(*found)
-            leave.code = 0
+        leave.code = 0
     except SystemExit as ended:
-        if leave.step:
-            leave.code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        leave.code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         raise
     finally:
-        if not leave.step:
+        if found is None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             shutil.rmtree(own, ignore_errors=True)
 
 
