@@ -17,11 +17,11 @@ from types import TracebackType
 from kfp.local import subprocess_task_handler
 
 import mec
+from pipelines.containers import REFUSED
 from pipelines.step_server import LENGTH_BYTES
 
 _SERVER = "pipelines.step_server"
 _EXECUTOR = "-m kfp.dsl.executor_main"
-NOT_STARTED = 125  # exit code of a step that was not started, as of ``docker run``
 
 
 def search_path() -> str:
@@ -33,7 +33,7 @@ def search_path() -> str:
 class StepProcesses(contextlib.AbstractContextManager["StepProcesses"]):
     """Inside the block, ``kfp.local.SubprocessRunner`` starts its steps as forks of ``pipelines.step_server``.
 
-    A new Python spends two to five seconds on imports before a step does anything, and a refresh has fifteen steps.
+    A new Python spends two to five seconds on imports before a step does anything, and a refresh has a dozen steps.
 
     Args:
         imports: Modules that several steps need beside numpy, torch and mec's own, and whose import leaves nothing that
@@ -77,12 +77,12 @@ class StepProcesses(contextlib.AbstractContextManager["StepProcesses"]):
             env_vars: What the step has beside this process's environment.
 
         Returns:
-            The step's exit code, minus the signal's number if one ended it; ``NOT_STARTED`` if it did not start.
+            The step's exit code, minus the signal's number if one ended it; ``REFUSED`` if it did not start.
         """
         shell, _, script, code = full_command[:4]
         if shell != "sh" or _EXECUTOR not in script or "pip install" in script:
             print(f"not the command of a component that installs nothing: {full_command}")
-            return NOT_STARTED
+            return REFUSED
         request = {"code": code, "arguments": list(full_command[4:]), "environment": os.environ | (env_vars or {})}
         with self._one_at_a_time:
             return self._run(json.dumps(request).encode())
@@ -106,4 +106,4 @@ class StepProcesses(contextlib.AbstractContextManager["StepProcesses"]):
             return int(code)
         self._said.seek(0)
         print(f"the process that steps are forked from has ended\n{self._said.read()}")
-        return NOT_STARTED
+        return REFUSED

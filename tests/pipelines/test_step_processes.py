@@ -17,7 +17,8 @@ import pytest
 from kfp.local import subprocess_task_handler
 
 from components.count.component import count
-from pipelines.step_processes import NOT_STARTED, StepProcesses
+from pipelines.containers import REFUSED
+from pipelines.step_processes import StepProcesses
 from pipelines.step_server import LENGTH_BYTES
 
 HEADER = "import os, signal, sys, time, atexit\n"
@@ -100,7 +101,7 @@ def test_generators_without_a_seed_differ_between_steps(processes, tmp_path, cap
 
 def test_a_component_that_installs_packages_is_not_run(processes, tmp_path, capsys):
     shell, option, script, *rest = command("pass", tmp_path)
-    assert processes.run([shell, option, "python3 -m pip install x\n" + script, *rest]) == NOT_STARTED
+    assert processes.run([shell, option, "python3 -m pip install x\n" + script, *rest]) == REFUSED
     assert "not the command of a component that installs nothing" in capsys.readouterr().out
 
 
@@ -125,22 +126,28 @@ def test_kubeflows_own_function_is_back_after_the_block(tmp_path):
     before = subprocess_task_handler.run_local_subprocess
     with StepProcesses() as processes:
         assert subprocess_task_handler.run_local_subprocess == processes.run
-        server = processes._server
     assert subprocess_task_handler.run_local_subprocess is before
-    assert server.poll() is not None
 
 
-def test_an_error_ends_the_server_while_it_imports():
-    with pytest.raises(ValueError, match="wrong"), StepProcesses() as processes:
-        raise ValueError("wrong input")
-    assert processes._server.poll() is not None
+def test_leaving_does_not_wait_for_the_imports(tmp_path, monkeypatch):
+    (tmp_path / "slow_to_import.py").write_text(
+        f"import time, pathlib\npathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
+        f"time.sleep(30)\npathlib.Path({str(tmp_path / 'imported')!r}).touch()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with StepProcesses("slow_to_import"):
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "begun").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert not (tmp_path / "imported").exists()
 
 
 def test_a_step_whose_server_is_gone_is_told(tmp_path, capsys):
     with StepProcesses() as processes:
         processes._server.kill()
         processes._server.wait()
-        assert processes.run(command("pass", tmp_path)) == NOT_STARTED
+        assert processes.run(command("pass", tmp_path)) == REFUSED
     assert "the process that steps are forked from has ended" in capsys.readouterr().out
 
 
