@@ -15,9 +15,7 @@ column counts in d.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -91,22 +89,10 @@ class AutoDim(SearchedMethod[AutoDimSettings]):
         return (min(settings.dim, inputs.width),)
 
     @classmethod
-    def item_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings) -> NDArray[np.int64]:
-        """See ``SearchedMethod.item_bytes``."""
-        candidates = cls.candidates(vocabulary, inputs, settings)
-        return np.array(
-            [[sum(cls._choice_bytes(vocabulary, inputs, settings, choice).values()) for choice in candidates]]
-        )
-
-    @classmethod
-    def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings) -> dict[str, int]:
-        """rows: V d floats, other: d (D + 1) floats."""
-        return cls._choice_bytes(vocabulary, inputs, settings, cls.choices(vocabulary, inputs, settings)[0])
-
-    @classmethod
-    def _choice_bytes(
+    def choice_bytes(
         cls, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings, choice: Choice
     ) -> dict[str, int]:
+        """rows: V d floats, other: d (D + 1) floats."""
         return projected_bytes(inputs.layout.size(vocabulary), inputs.width, choice[0], settings.float_bytes)
 
     def make_table(self, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings) -> Table:

@@ -117,19 +117,6 @@ class AutoDPQ(SearchedMethod[AutoDPQSettings]):
         large = [name for name in large if _num_head(name, inputs, settings) < inputs.layout.size(name) - 1]
         return large, [name for name, _ in inputs.layout.vocabularies if name not in large]
 
-    @classmethod
-    def item_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: AutoDPQSettings) -> NDArray[np.int64]:
-        """See ``SearchedMethod.item_bytes``."""
-        candidates = cls.candidates(vocabulary, inputs, settings)
-        return np.array(
-            [[sum(cls._choice_bytes(vocabulary, inputs, settings, choice).values()) for choice in candidates]]
-        )
-
-    @classmethod
-    def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: AutoDPQSettings) -> dict[str, int]:
-        """See ``CodePlan``."""
-        return cls._choice_bytes(vocabulary, inputs, settings, cls.choices(vocabulary, inputs, settings)[0])
-
     def make_table(self, vocabulary: str, inputs: MethodInputs, settings: AutoDPQSettings) -> Table:
         """See ``TableMethod.make_table``."""
         plan = _plan(vocabulary, inputs, settings, self.choices(vocabulary, inputs, settings)[0])
@@ -163,9 +150,10 @@ class AutoDPQ(SearchedMethod[AutoDPQSettings]):
         return with_settings(base, num_codes=num_codes, num_codewords=num_codewords, found=None)
 
     @classmethod
-    def _choice_bytes(
+    def choice_bytes(
         cls, vocabulary: str, inputs: MethodInputs, settings: AutoDPQSettings, choice: Choice
     ) -> dict[str, int]:
+        """See ``CodePlan``."""
         plan = _plan(vocabulary, inputs, settings, choice)
         return plan.num_bytes(inputs.counts[vocabulary], inputs.width, settings.float_bytes)
 

@@ -179,9 +179,23 @@ class SearchedMethod(TableMethod[SettingsT]):
         return 1
 
     @classmethod
+    def choice_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: SettingsT, choice: Choice) -> dict[str, int]:
+        """Bytes by part of a vocabulary that takes one choice; see ``TableMethod.table_bytes``."""
+        raise TypeError(f"{cls.__name__} defines no choice_bytes")
+
+    @classmethod
     def item_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: SettingsT) -> NDArray[np.int64]:
-        """(I, N) bytes of each item with each candidate; what items share may be left out."""
-        raise TypeError(f"{cls.__name__} defines no item_bytes")
+        """(I, N) bytes of each item with each candidate; what items share may be left out.
+
+        To be overridden, as ``table_bytes``, where a vocabulary takes several choices.
+        """
+        candidates = cls.candidates(vocabulary, inputs, settings)
+        return np.array([[sum(cls.choice_bytes(vocabulary, inputs, settings, c).values()) for c in candidates]])
+
+    @classmethod
+    def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: SettingsT) -> dict[str, int]:
+        """See ``TableMethod.table_bytes``."""
+        return cls.choice_bytes(vocabulary, inputs, settings, cls.choices(vocabulary, inputs, settings)[0])
 
     def make_supernet(self, vocabulary: str, inputs: MethodInputs, settings: SettingsT) -> Supernet:
         """All candidates of one vocabulary."""

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -133,19 +132,6 @@ class XLightFM(SearchedMethod[XLightFMSettings]):
         """The setting."""
         return (settings.num_codewords,)
 
-    @classmethod
-    def item_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: XLightFMSettings) -> NDArray[np.int64]:
-        """See ``SearchedMethod.item_bytes``."""
-        candidates = cls.candidates(vocabulary, inputs, settings)
-        return np.array(
-            [[sum(cls._choice_bytes(vocabulary, inputs, settings, choice).values()) for choice in candidates]]
-        )
-
-    @classmethod
-    def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: XLightFMSettings) -> dict[str, int]:
-        """See ``CodePlan``."""
-        return cls._choice_bytes(vocabulary, inputs, settings, cls.choices(vocabulary, inputs, settings)[0])
-
     def make_table(self, vocabulary: str, inputs: MethodInputs, settings: XLightFMSettings) -> Table:
         """See ``TableMethod.make_table``."""
         return _table(vocabulary, inputs, settings, self.choices(vocabulary, inputs, settings)[0])
@@ -167,9 +153,10 @@ class XLightFM(SearchedMethod[XLightFMSettings]):
         return with_settings(base, num_codes=num_codes, num_codewords=num_codewords, found=None)
 
     @classmethod
-    def _choice_bytes(
+    def choice_bytes(
         cls, vocabulary: str, inputs: MethodInputs, settings: XLightFMSettings, choice: Choice
     ) -> dict[str, int]:
+        """See ``CodePlan``."""
         if settings.num_codes > inputs.width:
             raise ConfigError(
                 f"xlightfm codes {inputs.width} floats, and every code needs one at least",
