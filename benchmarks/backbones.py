@@ -19,7 +19,7 @@ own:
 
 Result of `speed` (2026-11-21, two EPYC cores, one thread; B 2,048, F 26, D 16, hidden 128-64; ratios are medians of 11
 rounds, above 1 where mec is faster; lr, deepfm, dcnv2 and the autoints at load 0.5, the others at load 3 to 5 of other
-work). The bound is 0.8:
+work). The bound is 0.8 (afn with 128 logarithmic neurons):
 
                     deepctr-torch    torch-rechub
     lr                       1.36

@@ -21,7 +21,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from backbones_settings import CHOICES, FULL_TRAINING
+from backbones_settings import CHOICES
+from full_tables import SMALL_STEPS
 from refresh_study.files import complete
 
 from mec.config import EvaluateConfig, PretrainConfig, ReferenceConfig, RunConfig, TrainConfig
@@ -53,7 +54,7 @@ class Cell:
 
     def evaluate(self) -> EvaluateConfig:
         """Settings of the model on full tables, as the reference step reads them."""
-        full = ReferenceConfig.model_validate(self.config.evaluate.full.model_dump() | FULL_TRAINING)
+        full = ReferenceConfig.model_validate(self.config.evaluate.full.model_dump() | SMALL_STEPS)
         return self.config.evaluate.model_copy(update={"reference": "full", "full": full})
 
     def data(self, work: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backbones_cells import Cell
 from backbones_report import load
-from refresh_study.plots import save
+from figures import save
 
 from mec.bakeoff.estimates import estimate
 from mec.evaluation.figure_style import COMPRESSED, FULL, house_style, new_figure

@@ -13,7 +13,7 @@ does not: after a change of mec's code take a new DIR. The report says where ver
 
 What is compared, all by the pipeline's own step functions, and one FM per seed for all methods of full D:
 
-    reference   full tables, L2 x dropout x first rows (two points from random rows) searched
+    reference   full tables, L2 x dropout x steps x first rows (two points from random rows) searched
     ours        quantize.budget: 16x, 32x, ...
     warm        ours, with codewords that the backbone's training moves
     ours_mec    ours, fitted to the MEC objective
@@ -25,9 +25,10 @@ What is compared, all by the pipeline's own step functions, and one FM per seed 
     small_dim   the same pipeline at small D: its own FM, then full tables; V (D + 1) 4 bytes
     hashing     ids of large vocabularies hashed to as many rows as the bytes allow: its own FM, then full tables
 
-Full tables have a search on seed 0, judged by validation AUC: the reference over dropout x L2, small D and hashing
-over L2, all from pre-trained and from random rows. Codes are not searched: one point, the config's. No test row is
-looked at before the search has chosen. The FM's own settings are those of the table's config for all.
+Full tables have a search on seed 0, judged by validation AUC: the reference over dropout x L2, at the config's step
+size and at small steps (``full_tables.py``), small D and hashing over L2, all from pre-trained and from random rows.
+Codes are not searched: one point, the config's. No test row is looked at before the search has chosen. The FM's own
+settings are those of the table's config for all.
 Codes and codewords are counted as they are stored. Full tables of any kind are
 measured twice, with 4 bytes per float, and with their rows rounded to fp16 and 2 bytes per float; the plots show the
 latter for small D and hashing, so that nobody gains by the width of floats alone.

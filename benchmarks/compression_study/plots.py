@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from figures import save
 
 from compression_study.summary import Row, ends
 from mec.bakeoff.estimates import Estimate
 from mec.evaluation import formatting as fmt
-from mec.evaluation.figure_style import COMPRESSED, FULL, GREY, INK, house_style, new_figure, to_png
+from mec.evaluation.figure_style import COMPRESSED, FULL, GREY, INK, house_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,10 +61,7 @@ def draw_plots(root: Path, name: str, rows: Sequence[Row]) -> list[str]:
     with house_style():
         for title, draw in drawings.items():
             figure = draw(name, rows)
-            (root / f"{title}.png").write_bytes(to_png(figure))
-            stream = BytesIO()
-            figure.savefig(stream, format="svg", metadata={"Date": None})
-            (root / f"{title}.svg").write_bytes(stream.getvalue())
+            save(figure, root / title)
     return list(drawings)
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, Literal
 
+from full_tables import SMALL_STEPS
+
 from compression_study.tables import Shape, Study
 from mec.config import EvaluateConfig, MecConfig, PretrainConfig, QuantizeConfig, ReferenceConfig, TrainConfig
 from mec.data.layout import FieldLayout
@@ -23,11 +25,14 @@ class Point:
     dropout: float | None = None  # None: the backbone's own default
     l2: float | None = None  # full tables only
     init: Literal["pretrained", "random"] = "pretrained"  # full tables only
+    small_steps: bool = False  # full tables only
 
     def __str__(self) -> str:
         parts = [] if self.dropout is None else [f"dropout {self.dropout:g}"]
         parts += [] if self.l2 is None else [f"l2 {self.l2:g}"]
-        return ", ".join(parts + (["random rows"] if self.init == "random" else [])) or "as it is"
+        parts += ["random rows"] if self.init == "random" else []
+        parts += ["small steps"] if self.small_steps else []
+        return ", ".join(parts) or "as it is"
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Variant:
         full = study.config.evaluate.full.model_dump()
         if point.l2 is not None:
             full["l2"] = point.l2
-        full = {**full, "init": point.init}
+        full = {**full, "init": point.init, **(SMALL_STEPS if point.small_steps else {})}
         return study.config.evaluate.model_copy(
             update={"reference": "full", "full": ReferenceConfig.model_validate(full)}
         )
@@ -100,7 +105,8 @@ def find_variants(study: Study, layout: FieldLayout) -> list[Variant]:
     pretrain = study.config.pretrain
     # full tables start from the model of all rows: folds would cost time and change nothing
     whole = PretrainConfig.model_validate({**pretrain.model_dump(), "folds": 0})
-    crossed = tuple(Point(dropout, l2) for l2, dropout in product(study.reference_l2, study.dropouts))
+    searched = product((False, True), study.reference_l2, study.dropouts)
+    crossed = tuple(Point(dropout, l2, small_steps=small) for small, l2, dropout in searched)
     random = tuple(Point(None, l2, "random") for l2 in study.random_l2)
     baseline = tuple(Point(None, l2) for l2 in study.baseline_l2)
     baseline += tuple(Point(None, l2, "random") for l2 in study.baseline_random_l2)

@@ -19,8 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mec.bundle import read_json
 from mec.config import RefreshConfig
-from refresh_study.files import complete, read_json, seconds, write_cell
+from refresh_study.files import complete, seconds, write_cell
 from refresh_study.sources import Study, cut, write_rows
 from refresh_study.variants import VARIANTS, pretraining_of, slug
 

@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from mec.bundle import json_hash
+from mec.bundle import json_hash, read_json
 from mec.config import RunConfig, SyntheticConfig
-from refresh_study.files import complete, read_cell, read_json, write_cell
+from refresh_study.files import complete, read_cell, write_cell
 from refresh_study.sources import (
     Mask,
     find_study,

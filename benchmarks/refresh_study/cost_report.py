@@ -6,13 +6,15 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from figures import save
+
 from mec.bakeoff.estimates import estimate
 from mec.bundle import write_json
 from mec.evaluation import formatting as fmt
 from pipelines.results import MADE_BY, REFRESH_MADE_BY
 from refresh_study.cost import CostStudy
 from refresh_study.files import read_cell
-from refresh_study.plots import draw_seconds, save
+from refresh_study.plots import draw_seconds
 from refresh_study.report import markdown_table, plain
 
 Cells = list[dict[str, Any]]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from mec.bundle import write_json
+from mec.bundle import read_json, write_json
 
 MADE = "made.json"
 
@@ -30,12 +29,6 @@ def complete(directory: Path, make: Callable[[Path], None]) -> None:
     make(draft)
     write_json(draft / MADE, {"processor_s": time.process_time() - used, "wall_s": time.monotonic() - start})
     draft.rename(directory)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """An object that was written."""
-    value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return value
 
 
 def read_cell(file: Path) -> dict[str, Any] | None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compression_study.summary import ends
 
 from mec.bakeoff.estimates import Estimate
-from mec.evaluation.figure_style import COMPRESSED, FULL, GREY, house_style, new_figure, swatch, to_png
+from mec.evaluation.figure_style import COMPRESSED, FULL, GREY, house_style, new_figure, swatch
 from refresh_study.summary import Line
 
 if TYPE_CHECKING:
@@ -20,15 +18,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, as in the other figures
 _COLORS = (COMPRESSED, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8A8A8A")
 _MARKERS = ("o", "v", "s", "^", "D", "P")
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as ``path``.png and ``path``.svg."""
-    with house_style():
-        path.with_suffix(".png").write_bytes(to_png(figure))
-        stream = BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-        path.with_suffix(".svg").write_bytes(stream.getvalue())
 
 
 def draw_variants(name: str, lines: Sequence[Line]) -> Figure:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from figures import save
+
 from mec.bakeoff.estimates import Estimate
 from mec.bundle import write_json
 from mec.evaluation import formatting as fmt
-from refresh_study.plots import draw_series, draw_variants, save
+from refresh_study.plots import draw_series, draw_variants
 from refresh_study.sources import Study
 from refresh_study.summary import Line, slope, summarise
 

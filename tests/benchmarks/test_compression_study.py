@@ -156,19 +156,19 @@ def searched(workspace: Workspace, variant: Variant, valid_aucs: Sequence[float]
 
 def test_a_search_chooses_the_best_validation_auc_once_all_points_are_tried(workspace: Workspace) -> None:
     reference = find_variants(workspace.study, LAYOUT)[0]
-    assert (reference.label, len(reference.grid)) == ("reference", 6)
-    valid_aucs = [0.5, 0.7, 0.6, 0.9, 0.8, 0.4]
-    searched(workspace, reference, valid_aucs[:5])
+    assert (reference.label, len(reference.grid)) == ("reference", 10)
+    valid_aucs = [0.5, 0.7, 0.6, 0.65, 0.8, 0.9, 0.4, 0.3, 0.2, 0.1]
+    searched(workspace, reference, valid_aucs[:9])
     assert workspace.chosen(reference) is None
     jobs, num_waiting = plan(workspace, [reference], range(3))
     assert num_waiting == 3
     assert {job.kind for job in jobs} == {"pretrain", "search"}
     searched(workspace, reference, valid_aucs)
-    assert workspace.chosen(reference) == reference.grid[3]
+    assert workspace.chosen(reference) == reference.grid[5]
     jobs, num_waiting = plan(workspace, [reference], range(3))
     cells = [job for job in jobs if job.kind == "cell"]
     assert (num_waiting, [job.seed for job in cells]) == (0, [0, 1, 2])
-    assert {job.point for job in cells} == {reference.grid[3]}
+    assert {job.point for job in cells} == {reference.grid[5]}
 
 
 def test_jobs_share_the_fm_of_a_seed_and_wait_for_what_they_read(workspace: Workspace) -> None:
