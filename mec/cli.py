@@ -5,6 +5,7 @@ Commands import what they need when they run: ``mec --help`` answers at once.
 
 from __future__ import annotations
 
+import errno
 import json
 import traceback
 from datetime import UTC, datetime
@@ -37,7 +38,7 @@ _full = click.option(
 
 
 class _Commands(click.Group):
-    """Ends with 2 and one message when the user's input is wrong, with 130 after Ctrl-C."""
+    """Ends with 2 and one message when the user's input is wrong or a disk is full, with 130 after Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -46,6 +47,14 @@ class _Commands(click.Group):
             if ctx.meta.get("debug"):
                 traceback.print_exc()
             click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            if ctx.meta.get("debug"):
+                traceback.print_exc()
+            place = error.filename or "--out, TMPDIR or what the output goes to"
+            click.echo(f"error: {error.strerror}: {place}; fix: free some and run the same again", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

@@ -97,6 +97,16 @@ def test_debug_shows_the_traceback(config, tmp_path):
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_is_said_without_a_traceback(config):
+    command = [sys.executable, "-c", "from mec.cli import main; main()", "config", config]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: No space left on device: ")
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_missing_config_is_named(tmp_path):
     done = mec("run", "nope.yaml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
