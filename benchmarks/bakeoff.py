@@ -8,7 +8,8 @@
 
 ``frontier`` is `mec bakeoff` with an FM of its own for every seed, so that intervals hold pre-training too: its cells,
 leaderboard, curve and recommendations are those of ``mec.bakeoff``. Below them stands where MEC is on the frontier of
-all others (``bakeoff_study/frontier.py``). Results go to WORK/report: TABLE.md, TABLE.json and TABLE.png. Seeds come
+all others (``bakeoff_study/frontier.py``). Before them every method has three trials on seed 0
+(``bakeoff_study/tuning.py``). Results go to WORK/report: TABLE.md, TABLE.json and TABLE.png. Seeds come
 one after the other, so what is there early tells something of every method.
 
 ``claims`` is in ``bakeoff_study/claims.py``, ``epochs`` in ``bakeoff_study/epochs.py``. All three share WORK: the data
@@ -67,17 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def frontier(options: argparse.Namespace) -> int:
     """All cells, and a report of each table."""
     from bakeoff_study.running import run_jobs
+    from bakeoff_study.tuning import tuned
 
     from mec.config import load_config
 
     configs = [load_config(path, [*CHEAP, *_methods(options), *options.set]) for path in options.configs]
     configs = [_with_bakeoff(config, budgets=tuple(options.budgets), seeds=options.seeds) for config in configs]
+    failed = [] if options.report else _try_settings(configs, options)
+    configs = [tuned(config, methods_of(config), options.work) for config in configs]
     jobs = _in_turns([jobs_of(config, options.work) for config in configs])
     chosen = [job for job in jobs if not options.only or any(fnmatchcase(label(job), p) for p in options.only)]
     if not chosen:
         print("no cell has that name; there are: " + ", ".join(dict.fromkeys(label(job) for job in jobs)))
         return 1
-    failed = [] if options.report else run_jobs(chosen, options.processes)
+    failed += [] if options.report else run_jobs(chosen, options.processes)
     for config in configs:
         print("\n" + write_report(config, [job for job in jobs if job.config is config], options.work / "report"))
     return _tell(failed)
@@ -120,6 +124,13 @@ def epochs(options: argparse.Namespace) -> int:
     return 0
 
 
+def methods_of(config: RunConfig) -> list[str]:
+    """Names of the methods that a bake-off compares."""
+    from mec.bakeoff.cells import plan_cells
+
+    return sorted({cell.method for cell in plan_cells(config)})
+
+
 def jobs_of(config: RunConfig, work: Path) -> list[Job]:
     """The cells of a bake-off, seed by seed."""
     from bakeoff_study.workspace import Job
@@ -140,6 +151,7 @@ def write_report(config: RunConfig, jobs: Sequence[Job], out: Path) -> str:
     Methods that lack a seed's cell stand in the leaderboard and take no part in the comparison.
     """
     from bakeoff_study.frontier import frontier_table
+    from bakeoff_study.tuning import chosen
     from bakeoff_study.workspace import write_whole
 
     from mec.bakeoff.curve import draw_curve
@@ -152,11 +164,32 @@ def write_report(config: RunConfig, jobs: Sequence[Job], out: Path) -> str:
         return title
     board: dict[str, Any] = make_leaderboard(results)
     lines = [title, "", *frontier_table(board)]
-    text = "\n".join([*lines, "", leaderboard_markdown(board)])
+    text = "\n".join([*lines, "", leaderboard_markdown(board), "", *chosen(config, methods_of(config))])
     write_whole(out / f"{config.name}.md", text)
     write_whole(out / f"{config.name}.json", json.dumps(board, indent=1))
     (out / f"{config.name}.png").write_bytes(draw_curve(board))
     return "\n".join(lines)
+
+
+def _try_settings(configs: Sequence[RunConfig], options: argparse.Namespace) -> list[str]:
+    """Run what ``bakeoff_study.tuning`` chooses from, at 8x, and at 2x what 8x is beyond; what failed, a line each."""
+    from bakeoff_study.running import run_jobs
+    from bakeoff_study.tuning import BUDGETS as TRIED
+    from bakeoff_study.tuning import beyond, trial_jobs
+
+    left = [(config, method) for config in configs for method in methods_of(config) if _wanted(config, method, options)]
+    failed: list[str] = []
+    for budget in TRIED:
+        jobs = [job for config, method in left for job in trial_jobs(config, method, budget, options.work)]
+        failed += run_jobs(jobs, options.processes)
+        left = [(config, method) for config, method in left if beyond(config, method, budget, options.work)]
+    return failed
+
+
+def _wanted(config: RunConfig, method: str, options: argparse.Namespace) -> bool:
+    """Whether ``--only`` leaves any of a method's budgets."""
+    labels = [f"{config.name}/{method}/{budget}" for budget in options.budgets]
+    return not options.only or any(fnmatchcase(name, p) for name in labels for p in options.only)
 
 
 def _in_turns(tables: Sequence[list[Job]]) -> list[Job]:
