@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bakeoff_study import claims, frontier
+from bakeoff_study import claims, frontier, tuning
 from bakeoff_study.claims import CLAIMS, agreement
 from bakeoff_study.epochs import run_epochs
 from bakeoff_study.running import run_jobs
@@ -99,6 +100,40 @@ def test_what_names_a_cell_is_all_that_it_reads_and_nothing_else():
     assert Job(config.model_copy(update={"train": train}), job.cell, work).file != job.file
     renamed = config.model_copy(update={"quantize": config.quantize.model_copy(update={"iterations": 3})})
     assert Job(renamed, job.cell, work).file == job.file
+
+
+def tried(config: Any, work: Path, method: str, budget: str, valid_aucs: list[float | None]) -> None:
+    """Write the trials of a method as if they had run; None: beyond the budget."""
+    for job, valid_auc in zip(tuning.trial_jobs(config, method, budget, work), valid_aucs, strict=True):
+        measured = {"status": "measured", "valid_auc": valid_auc, "auc": 1 - (valid_auc or 0)}
+        job.file.parent.mkdir(parents=True, exist_ok=True)
+        job.file.write_text(json.dumps({"status": "over_budget"} if valid_auc is None else measured))
+
+
+def test_each_method_takes_the_trial_of_the_best_validation_auc(tmp_path):
+    config = tiny(methods=["qr", "mec", "scalar", "hashing"], budgets=["8x", "32x"], seeds=2)
+    tried(config, tmp_path, "qr", "8x", [0.6, 0.7, 0.5])
+    tried(config, tmp_path, "mec", "8x", [0.6, 0.7, 0.8])
+    tried(config, tmp_path, "scalar", "8x", [None, None, None])
+    assert tuning.beyond(config, "scalar", "8x", tmp_path)
+    assert not tuning.beyond(config, "qr", "8x", tmp_path)
+    assert not tuning.beyond(config, "hashing", "8x", tmp_path)
+    tried(config, tmp_path, "scalar", "2x", [0.7, 0.6, 0.5])
+    chosen = {
+        cell.label: cell for cell in plan_cells(tuning.tuned(config, ["qr", "mec", "scalar", "hashing"], tmp_path))
+    }
+    assert chosen["qr at 32x, seed 1"].training.l2 == 0.003
+    assert chosen["mec at 8x, seed 0"].settings == {"codewords": "warm"}
+    assert chosen["mec at 8x, seed 0"].training.l2 == 0.02
+    assert chosen["scalar at 8x, seed 0"].training.l2 == 0.0
+    assert chosen["hashing at 8x, seed 0"].training.l2 is None
+
+
+def test_a_trial_that_was_chosen_is_not_run_again(tmp_path):
+    config = tiny(methods=["qr"], budgets=["8x"], seeds=1, l2=0.5, reference=False)
+    tried(config, tmp_path, "qr", "8x", [0.6, 0.7, 0.5])
+    (cell,) = plan_cells(tuning.tuned(config, ["qr"], tmp_path))
+    assert Job(config, cell, tmp_path).file == tuning.trial_jobs(config, "qr", "8x", tmp_path)[1].file
 
 
 @pytest.mark.slow
