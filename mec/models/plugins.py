@@ -51,8 +51,8 @@ class PluginRegistry(Registry[type[T]]):
         found: dict[str, EntryPoint] = {}
         for entry_point in entry_points(group=self.group):
             name, own = entry_point.name, self._items.get(entry_point.name)
-            # a plug-in's module may register its class by the decorator too: that is no second one
-            if own is not None and own.__module__ != entry_point.module:
+            # a class from elsewhere may be this very plug-in's, registered by the decorator: _load judges it
+            if own is not None and own.__module__.startswith("mec."):
                 self._refuse(entry_point, f"which is the name of a {self.kind} of mec's own")
             if name in found and found[name].value != entry_point.value:
                 self._refuse(entry_point, f"and so does the package {_package(found[name])!r}")
@@ -82,6 +82,11 @@ class PluginRegistry(Registry[type[T]]):
                 found=repr(item),
                 fix=f"point its entry point in {self.group!r} at such a class",
             )
+        # the decorator may have registered it too, from whichever of its package's modules: that is no second one
+        registered = self._items.get(entry_point.name, item)
+        if registered is not item:
+            where = f"{registered.__module__}.{registered.__qualname__}"
+            self._refuse(entry_point, f"but another class is registered by that name: {where}")
         return item
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
-import re
+import runpy
 import sys
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,34 +17,25 @@ import yaml
 from mec.config import parse_config
 from mec.data.readers import open_source
 from mec.errors import ConfigError, DataError
+from tests.pages import Follower, Page
 
-PAGE = (Path(__file__).parents[2] / "docs" / "adding-a-reader.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-FILES = {text.splitlines()[0].removeprefix("# "): text for language, text in BLOCKS if language != "sh"}
+PAGE = Page("adding-a-reader.md")
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
-    """A directory with the page's files, its package installed, and rows."""
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    _install(tmp_path, tomllib.loads(FILES["pyproject.toml"])["project"]["entry-points"]["mec.readers"])
-    rng = np.random.default_rng(0)
-    table = pa.table(
-        {
-            "user": pa.array([f"u{n}" for n in rng.integers(0, 300, 2500)]),
-            "item": pa.array(rng.integers(0, 200, 2500)),
-            "label": pa.array(rng.integers(0, 2, 2500)),
-        }
-    )
-    with pa.ipc.new_file(tmp_path / "rows.arrow", table.schema) as file:
-        file.write_table(table, max_chunksize=1100)
-    pq.write_table(table, tmp_path / "rows.parquet")
+    """A directory with the page's files, its package as pip leaves it, and its rows."""
+    PAGE.write(tmp_path)
+    _install(tmp_path, tomllib.loads(PAGE.files["pyproject.toml"])["project"]["entry-points"]["mec.readers"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    runpy.run_path("rows.py")
     yield tmp_path
-    sys.modules.pop("mec_arrow", None)
+    for name in set(sys.modules) - before:
+        if name.startswith("mec_"):
+            del sys.modules[name]
 
 
 def _install(site: Path, readers: dict[str, str], package: str = "mec_arrow") -> None:
@@ -56,7 +47,7 @@ def _install(site: Path, readers: dict[str, str], package: str = "mec_arrow") ->
 
 
 def _rows(**changes: object) -> list[tuple]:
-    raw = yaml.safe_load(FILES["config.yaml"])
+    raw = yaml.safe_load(PAGE.files["config.yaml"])
     raw["data"] = {key: value for key, value in (raw["data"] | {"block_rows": 1024} | changes).items() if value}
     source = pickle.loads(pickle.dumps(open_source(parse_config(raw).data, seed=0)))
     found = []
@@ -68,17 +59,18 @@ def _rows(**changes: object) -> list[tuple]:
 
 
 def test_the_rows_are_those_of_the_same_table_in_parquet(home):
+    with pa.ipc.open_file("rows.arrow") as file:
+        assert file.num_record_batches > 1
+        table = file.read_all()
+    pq.write_table(table, "rows.parquet")
     rows = _rows()
-    assert len(rows) == 2500
+    assert len(rows) == table.num_rows > 2 * 1024
     assert rows == _rows(path="rows.parquet", format=None)
 
 
-def test_the_page_has_every_file_and_command():
-    assert set(FILES) == {"mec_arrow.py", "pyproject.toml", "config.yaml"}
-    assert [text.strip() for language, text in BLOCKS if language == "sh"] == [
-        "pip install .",
-        "mec run config.yaml --out out",
-    ]
+def test_the_page_is_the_whole_way():
+    assert set(PAGE.files) == {"mec_arrow.py", "pyproject.toml", "rows.py", "config.yaml"}
+    assert PAGE.commands == ["pip install .", "python rows.py", "mec run config.yaml --out out"]
 
 
 def test_what_is_wrong_is_named(home):
@@ -100,3 +92,28 @@ def test_broken_and_contending_packages_are_refused(home):
         _rows(format="gone")
     with pytest.raises(ConfigError, match=r"several packages read data.format 'arrow'"):
         _rows(format="arrow")
+
+
+def test_a_reader_of_a_submodule_is_found_again_and_again(home):
+    (home / "mec_deep").mkdir()
+    (home / "mec_deep" / "__init__.py").write_text("from mec_deep.rows import ArrowRows\n")
+    (home / "mec_arrow.py").rename(home / "mec_deep" / "rows.py")
+    _install(home, {"deep": "mec_deep:ArrowRows"}, "mec_deep")
+    rows = _rows(format="deep")
+    assert rows
+    assert _rows(format="deep") == rows
+
+
+@pytest.mark.slow
+def test_the_commands_lead_to_a_registered_model(tmp_path):
+    follower = Follower(PAGE, tmp_path)
+    for command in PAGE.commands:
+        follower.run(command)
+    assert (follower.site / "mec_arrow.py").is_file()
+    summary = json.loads((follower.home / "out" / "summary.json").read_text(encoding="utf-8"))
+    dataset = json.loads((Path(summary["bundles"]["dataset"]) / "manifest.json").read_text(encoding="utf-8"))
+    with pa.ipc.open_file(follower.home / "rows.arrow") as file:
+        assert sum(dataset["extra"]["rows"].values()) == file.read_all().num_rows
+    assert (summary["model"], summary["model_version"]) == ("arrow", 1)
+    assert summary["published_rows"] > 0
+    assert summary["auc"] > 0.6, "the rows have something to learn"

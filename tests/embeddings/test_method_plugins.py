@@ -51,6 +51,22 @@ def test_a_plugin_is_found_checked_and_served(site):
     assert load_served(site / "export").embedding_dim == 6
 
 
+def test_a_plugin_that_registers_itself_in_a_submodule_stops_no_later_look_up(site, monkeypatch):
+    monkeypatch.setattr(METHODS, "_items", dict(METHODS._items))
+    install(site, "plug-deep", "modulo = plug_deep:Modulo", "from plug_deep.methods import Modulo\n")
+    (site / "plug_deep").mkdir()
+    (site / "plug_deep.py").rename(site / "plug_deep" / "__init__.py")
+    source = (TINY / "mec_tiny_method.py").read_text()
+    registering = "from mec.embeddings.method import METHODS\n@METHODS.register('modulo')\nclass Modulo("
+    (site / "plug_deep" / "methods.py").write_text(source.replace("class Modulo(", registering))
+    names = METHODS.names()
+    mine = METHODS.get("modulo")
+    assert mine is METHODS._items["modulo"], "the decorator has registered it"
+    assert METHODS.get("modulo") is mine
+    assert METHODS.get("full").name == "full"
+    assert METHODS.names() == names
+
+
 @pytest.mark.parametrize(
     ("entry_point", "module", "message"),
     [

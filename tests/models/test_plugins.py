@@ -57,12 +57,39 @@ def test_a_plugin_is_found_listed_and_built(site):
         registry().get("nope")
 
 
-def test_a_plugin_that_registers_itself_too_is_one_backbone(site):
-    module = "from mec.models.lr import LR\nclass Mine(LR): ...\n"
-    install(site, "plug-twice", "mine = plug_twice:Mine", module)
-    made = registry()
-    made.register("mine")(made.get("mine"))
-    assert made.names() == ["mine", "own"]
+def install_registering(site: Path, target: str) -> None:
+    """A package whose submodule registers ``mine`` by the decorator, and that offers ``target`` under that name."""
+    install(site, "plug-deep", f"mine = {target}", "from plug_deep.models import Mine, Other\n")
+    (site / "plug_deep").mkdir()
+    (site / "plug_deep.py").rename(site / "plug_deep" / "__init__.py")
+    (site / "plug_deep" / "models.py").write_text(
+        "from mec.models import BACKBONES\nfrom mec.models.lr import LR\nclass Other(LR): ...\n"
+        '@BACKBONES.register("mine")\nclass Mine(LR): ...\n'
+    )
+
+
+@pytest.mark.parametrize("target", ["plug_deep:Mine", "plug_deep.models:Mine"])
+def test_a_plugin_that_registers_itself_too_is_one_backbone(site, monkeypatch, target):
+    monkeypatch.setattr(BACKBONES, "_items", dict(BACKBONES._items))
+    install_registering(site, target)
+    own = BACKBONES.get("fm")
+    names = BACKBONES.names()
+    assert names.count("mine") == 1
+    mine = BACKBONES.get("mine")
+    assert mine.__module__ == "plug_deep.models"
+    assert "mine" in BACKBONES._items, "the decorator has registered it"
+    assert BACKBONES.get("mine") is mine
+    assert BACKBONES.get("fm") is own
+    assert BACKBONES.names() == names
+
+
+def test_a_plugin_that_registers_another_class_than_it_offers_is_refused(site, monkeypatch):
+    monkeypatch.setattr(BACKBONES, "_items", dict(BACKBONES._items))
+    install_registering(site, "plug_deep:Other")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"'plug-deep' .* 'mine', but another .* plug_deep\.models\.Mine;"):
+            BACKBONES.get("mine")
+        assert BACKBONES.get("fm").__name__ == "FM", "it stops no other"
 
 
 @pytest.mark.parametrize(
