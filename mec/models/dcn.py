@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from mec.models.base import BACKBONES
+from mec.models.bound import bound_
 from mec.models.cross import CrossAndDeep
 from mec.models.wide import WideBackbone, WideSettings
 
@@ -56,7 +57,7 @@ class VectorCross(nn.Module):
         products = inputs @ self.weight.T  # (B, L): x_0^T w_l
         scale, offset = torch.ones_like(inputs[:, 0]), torch.zeros_like(self.bias[0])  # (B,), (N,)
         for product, weight, bias in zip(products.unbind(1), self.weight, self.bias, strict=True):
-            scale = scale * (1 + product) + offset.dot(weight)
+            scale = bound_(scale * (1 + product) + offset.dot(weight))
             offset = offset + bias
         return torch.addcmul(offset, scale.unsqueeze(1), inputs)
 

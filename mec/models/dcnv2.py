@@ -20,6 +20,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from mec.models.base import BACKBONES
+from mec.models.bound import bound_
 from mec.models.cross import CrossAndDeep, Structure
 from mec.models.wide import WideBackbone, WideSettings
 
@@ -67,8 +68,10 @@ class MatrixCross(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, N) -> (B, N)."""
         crossed = inputs
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
             crossed = torch.addcmul(crossed, inputs, layer(crossed))
+            if number % 2:  # two layers from the bound are far inside float32, and each bound is 1 % of a step
+                crossed = bound_(crossed)
         return crossed
 
 

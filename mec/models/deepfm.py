@@ -5,7 +5,7 @@ Equations 1 to 4.
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from mec.config import Settings
@@ -16,7 +16,7 @@ from mec.models.fm import pairwise_sum
 class DeepFMSettings(Settings):
     """Settings of DeepFM."""
 
-    hidden_units: tuple[int, ...] = Field((128, 64), min_length=1, description="units of each hidden layer")
+    hidden_units: tuple[PositiveInt, ...] = Field((128, 64), min_length=1, description="units of each hidden layer")
     dropout: float = Field(0.3, ge=0, lt=1, description="after each hidden layer")
 
 

@@ -5,8 +5,8 @@ Section 3, the gated cross layer. c_0 (B, F * D) are the concatenated embeddings
     c_{l+1} = c_0 * (W_l^c c_l + b_l) * sigmoid(W_l^g c_l) + c_l
 
 The information gate, sigmoid(W_l^g c_l), decides which of the layer's crosses are passed on. GDCN-P puts a deep
-network beside the cross layers, GDCN-S on top of them. Batch norm, dropout and initial values (kernels
-U(-1/sqrt(F * D), 1/sqrt(F * D)), b_l U(0, 1)) are those of the authors' experiments.
+network beside the cross layers, GDCN-S on top of them. Batch norm, dropout and initial values of the cross layers
+(W^c and W^g U(-1/sqrt(F * D), 1/sqrt(F * D)), b_l U(0, 1)) are those of the authors' experiments.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from mec.models.base import BACKBONES
+from mec.models.bound import bound_
 from mec.models.cross import CrossAndDeep, Structure
 from mec.models.wide import WideBackbone, WideSettings
 
@@ -56,8 +57,10 @@ class GatedCross(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, N) -> (B, N)."""
         crossed = inputs
-        for layer, gate in zip(self.layers, self.gates, strict=True):
+        for number, (layer, gate) in enumerate(zip(self.layers, self.gates, strict=True)):
             crossed = torch.addcmul(crossed, inputs, layer(crossed) * torch.sigmoid(gate(crossed)))
+            if number % 2:  # as in DCNv2
+                crossed = bound_(crossed)
         return crossed
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from mec.models.base import BACKBONES, mlp, output_layer, upper_triangle
@@ -25,7 +25,7 @@ from mec.models.wide import WideBackbone, WideSettings
 class PNNSettings(WideSettings):
     """Settings of PNN."""
 
-    hidden_units: tuple[int, ...] = Field((128, 64), min_length=1, description="units of each hidden layer")
+    hidden_units: tuple[PositiveInt, ...] = Field((128, 64), min_length=1, description="units of each hidden layer")
     dropout: float = Field(0.3, ge=0, lt=1, description="after each hidden layer")
     product: Literal["inner", "outer", "both"] = Field(
         "inner",

@@ -32,4 +32,6 @@ class WideBackbone(Backbone):
 
     def interact(self, embeddings: Tensor) -> Tensor:
         """(B, F, D) -> (B,) logits, by the paper's equations."""
-        raise TypeError(f"{type(self).__name__} defines no interact")
+        raise TypeError(
+            f"the backbone {type(self).__name__} defines no interact; fix: define interact(self, embeddings)"
+        )

@@ -77,6 +77,22 @@ def test_dropout_is_for_training_only(name: str) -> None:
     check_dropout_is_for_training_only(name, dropout=0.5)
 
 
+HIDDEN = [
+    (name, field)
+    for name in BACKBONES.names()
+    for field in BACKBONES.get(name).settings_type.model_fields
+    if field.endswith("hidden_units")
+]
+
+
+@pytest.mark.parametrize(("name", "field"), HIDDEN)
+@pytest.mark.parametrize("units", [(), (0,), (8, -3)])
+def test_hidden_layers_without_units_are_refused(name: str, field: str, units: tuple[int, ...]) -> None:
+    assert ("deepfm", "hidden_units") in HIDDEN
+    with pytest.raises(ConfigError, match=rf"bad settings of the backbone '{name}'; found: {field}"):
+        build_backbone(name, F, D, {field: units})
+
+
 def test_unknown_backbones_and_settings_list_the_known_ones() -> None:
     names = ", ".join(BACKBONES.names())
     with pytest.raises(ConfigError, match=rf"unknown backbone; found: nope; fix: set train\.model to one of {names}"):

@@ -73,6 +73,19 @@ def test_each_dropout_is_for_training_only(setting: str) -> None:
     check_dropout_is_for_training_only("afm", **{"dropout": 0.0, "attention_dropout": 0.0, setting: 0.5})
 
 
+@pytest.mark.parametrize("setting", ["dropout", "attention_dropout"])
+def test_dropout_is_of_the_pooled_units_or_of_the_pairs_weights(setting: str) -> None:
+    num_fields, dim = (4, 1) if setting == "dropout" else (2, 3)  # one pooled unit of many pairs, or one pair
+    chances = {"dropout": 0.0, "attention_dropout": 0.0, setting: 0.5}
+    model = make("afm", num_fields, dim, **chances)
+    vectors, _ = make_inputs(64, num_fields, dim)
+    whole = model(vectors, None)
+    logits = model.train()(vectors, None)
+    dropped = logits == 0
+    assert 10 < int(dropped.sum()) < 54
+    torch.testing.assert_close(logits, torch.where(dropped, 0.0, 2 * whole))
+
+
 def test_afm_starts_as_an_fm_with_averaged_pairs_when_the_scores_are_equal() -> None:
     model = build_backbone("afm", F, D, {}).double().eval()
     torch.nn.init.zeros_(model.score)  # type: ignore[arg-type]

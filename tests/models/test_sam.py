@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from mec.errors import ConfigError
 from mec.models import build_backbone
-from mec.models.sam import MAX_VALUE
+from mec.models.bound import MAX_VALUE
+from mec.testing import check_backbone
 from tests.models.extremes import check_extremes
 from tests.models.reference import (
     D,
@@ -100,6 +102,26 @@ def test_training_saving_and_extremes(settings: dict[str, Any]) -> None:
     check_eval_is_deterministic("sam", **settings)
     check_round_trip("sam", **settings)
     check_extremes("sam", **settings)
+
+
+@pytest.mark.parametrize("settings", ROWS)
+def test_the_orders_claimed_are_those_of_the_equations(settings: dict[str, Any]) -> None:
+    """Of a sum of functions of fewer fields, the alternating sum over all subsets of fields is 0."""
+    orders = set()
+    for order in range(1, 4):
+        (vectors, other), model = make_inputs(2, order)[0].detach(), make("sam", order, **settings)
+        differences = []
+        for chosen in product([0, 1], repeat=order):
+            mixed = torch.stack([(vectors, other)[side][f] for f, side in enumerate(chosen)])
+            differences.append((-1) ** sum(chosen) * model(mixed.unsqueeze(0), None).item())
+        if abs(sum(differences)) > 1e-9 * max(map(abs, differences)):
+            orders.add(order)
+    assert orders == make("sam", **settings).interaction_orders
+
+
+@pytest.mark.parametrize("settings", [row for row in SAM3 if row["num_layers"] == 1])
+def test_single_layers_conform(settings: dict[str, Any]) -> None:
+    assert check_backbone("sam", settings) == []
 
 
 @pytest.mark.parametrize("kind", ["SAM3A", "SAM3E"])
