@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def check_backbone(ctx: click.Context, name: str, overrides: tuple[str, ...]) -> None:
     """Check that the backbone NAME keeps what the pipeline relies on.
 
-    Shapes, gradients, determinism, saving, codes, extreme inputs, half precision, and whether it learns the
-    interactions it claims. NAME is one of mec's own or of an installed package; --set changes the backbone's settings.
+    Shapes, gradients, determinism, saving, the order of fields, codes, extreme inputs, half precision (bfloat16, not
+    float16), and whether it learns the interactions it claims. NAME is one of mec's own or of an installed package;
+    --set changes the backbone's settings.
 
     \b
     Examples:

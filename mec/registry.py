@@ -22,12 +22,16 @@ class Registry(Generic[T]):
         """Decorator: add a thing under ``name``.
 
         Raises:
-            ValueError: The name is taken.
+            ConfigError: The name is taken.
         """
 
         def add(item: T) -> T:
             if name in self._items:
-                raise ValueError(f"the {self.kind} {name!r} is registered already")
+                raise ConfigError(
+                    f"the {self.kind} {name!r} is registered already",
+                    found=repr(self._items[name]),
+                    fix="register yours under another name",
+                )
             self._items[name] = item
             return item
 

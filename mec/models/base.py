@@ -23,17 +23,17 @@ class Backbone(nn.Module):
 
     Attributes:
         settings_type: The settings it is built from.
-        interaction_orders: Orders of interactions it can learn, 1 for single fields.
+        interaction_orders: Orders of interactions it can learn, of whichever fields; 1 for single fields.
         field_order_matters: Whether fields in another order are another model, even with the same weights.
         half_precision: Whether ``backbone.bfloat16()`` scores as well as bfloat16 can.
 
-    Where settings decide over orders or half precision, an instance says so in place of its class.
-    ``mec.testing.check_backbone_settings`` holds a backbone to what it says here.
+    Where settings decide over one of the last three, an instance says so in place of its class.
+    ``mec.testing.check_backbone`` holds a backbone to what it says here.
     """
 
     settings_type: ClassVar[type[Settings]]
     interaction_orders: frozenset[int] = frozenset({1, 2})
-    field_order_matters: ClassVar[bool] = False
+    field_order_matters: bool = False
     half_precision: bool = True
 
     def __init__(self, num_fields: int, embedding_dim: int, settings: Settings) -> None:
@@ -47,12 +47,18 @@ class Backbone(nn.Module):
 
         Args:
             embeddings: (B, F, D) float32, one vector per field.
-            first_order: (B,) float32, the sum of the fields' first-order weights; None without them.
+            first_order: (B,) float32, the sum of the fields' first-order weights; None without them, which scores
+                as weights of 0 do.
 
         Returns:
             (B,) logits.
+
+        Raises:
+            ValueError: ``first_order`` is None and the backbone is nothing without it; the message names it.
         """
-        raise TypeError(f"{type(self).__name__} defines no forward")
+        raise TypeError(
+            f"the backbone {type(self).__name__} defines no forward; fix: define forward(self, embeddings, first_order)"
+        )
 
 
 BACKBONES: PluginRegistry[Backbone] = PluginRegistry("backbone", "train.model", "mec.backbones", Backbone)
