@@ -1,4 +1,4 @@
-"""A CTR model: an embedding method, pooling of slots into fields, a backbone, one bias."""
+"""A CTR model: an embedding method, pooling of slots into fields, scales of fields, a backbone, one bias."""
 
 from __future__ import annotations
 
@@ -53,6 +53,28 @@ class Pooling(nn.Module):
         return pooled.index_add(1, self.field_of_slot, rows)
 
 
+class FieldScales(nn.Module):
+    """How much each field's first-order weight and vector count: two numbers a field, 1 at first.
+
+    A row that is trained grows or shrinks as the backbone needs it. A frozen one has the size that suited the model it
+    was trained in, whose fields explain less of a click to rows that they have not seen. (Of FwFM's field weights, Pan
+    et al., WWW 2018, these are what factorises.)
+
+    Args:
+        num_fields: F.
+    """
+
+    def __init__(self, num_fields: int) -> None:
+        super().__init__()
+        self.first_order = nn.Parameter(torch.ones(num_fields))
+        self.vectors = nn.Parameter(torch.ones(num_fields))
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """(B, F, D + 1) -> (B, F, D + 1)."""
+        vectors = self.vectors[:, None].expand(-1, fields.shape[2] - 1)
+        return fields * torch.cat([self.first_order[:, None], vectors], dim=1)
+
+
 class CtrModel(nn.Module):
     """Ids to click logits.
 
@@ -60,15 +82,25 @@ class CtrModel(nn.Module):
         layout: Fields and vocabularies.
         embedding: An ``EmbeddingMethod`` that is also a torch module.
         backbone: Scores (B, F, D) embeddings.
+        field_scales: Whether it has ``FieldScales``.
     """
 
-    def __init__(self, layout: FieldLayout, embedding: nn.Module, backbone: Backbone) -> None:
+    def __init__(
+        self, layout: FieldLayout, embedding: nn.Module, backbone: Backbone, *, field_scales: bool = False
+    ) -> None:
         super().__init__()
         self.layout = layout
         self.embedding = embedding
         self.pooling = Pooling(layout)
+        self.scales = FieldScales(layout.num_fields) if field_scales else None
         self.backbone = backbone
         self.bias = nn.Parameter(torch.zeros(()))
+
+    def reading(self, embedding: nn.Module) -> CtrModel:
+        """This model on other rows, its parameters shared."""
+        result = CtrModel(self.layout, embedding, self.backbone)
+        result.scales, result.bias = self.scales, self.bias
+        return result
 
     def forward(self, ids: Tensor, weights: Tensor | None, fold: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits and the rows they are of.
@@ -91,6 +123,8 @@ class CtrModel(nn.Module):
     def logits_from_rows(self, rows: Tensor, weights: Tensor | None) -> Tensor:
         """(B, S, D + 1) decoded rows, (B, S) weights or None -> (B,) logits."""
         fields = self.pooling(rows, weights)  # (B, F, D + 1)
+        if self.scales is not None:
+            fields = self.scales(fields)
         first_order, vectors = fields.split([1, fields.shape[2] - 1], dim=2)
         logits: Tensor = self.backbone(vectors, first_order.sum(dim=(1, 2)))
         return logits + self.bias

@@ -96,8 +96,9 @@ def load_ctr_model(model: Bundle, codebook: Bundle | None, codes: Bundle | None)
             )
         embedding = _coded(model, codebook, codes)
     backbone = build_backbone(extra["backbone"], layout.num_fields, extra["embedding_dim"], extra["settings"])
-    result = CtrModel(layout, embedding, backbone)
     weights = load_file(model.file(WEIGHTS_FILE))
+    scaled = any(name.startswith("scales.") for name in weights)
+    result = CtrModel(layout, embedding, backbone, field_scales=scaled)
     if codebook is not None and extra["codebook"] != codebook.uuid and any(n.startswith("embedding.") for n in weights):
         raise SpaceError(
             f"the model {model.uuid} trained its codewords on: they fit codes of codebook {extra['codebook']} only",

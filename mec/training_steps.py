@@ -71,7 +71,8 @@ def train_step(
         embedding = CodedEmbedding(codebooks, opened, train.codewords, folds)
         rows = data.with_folds(fold_tables.folds) if fold_tables else data
         parents = {"dataset": data.bundle, "codebook": book, "codes": own_codes}
-        model = CtrModel(data.layout, embedding, _backbone(train, data, codebooks.embedding_dim))
+        backbone = _backbone(train, data, codebooks.embedding_dim)
+        model = CtrModel(data.layout, embedding, backbone, field_scales=train.has_field_scales)
         kept = _checkpoints(checkpoints, "train", train, tables, parents, train, seed)
         result = fit(model, rows, train, name="train", seed=seed, checkpoints=kept)
         if processes.first:

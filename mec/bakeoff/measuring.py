@@ -182,9 +182,7 @@ def _score(export: Export, model: CtrModel, inputs: CellInputs) -> dict[str, Any
         write_export(Path(directory, "export"), export)
         served = load_served(Path(directory, "export"))
     latency = _latency(served, inputs) if evaluate.latency_rows else None
-    scorer = CtrModel(data.layout, served, model.backbone)
-    with torch.no_grad():
-        scorer.bias.copy_(model.bias)
+    scorer = model.reading(served)
     valid, valid_labels = predict_split(scorer, data, "valid", evaluate.batch_size)
     test, labels = predict_split(scorer, data, "test", evaluate.batch_size)
     calibration = fit_calibration(valid_labels, valid)
@@ -208,10 +206,11 @@ def _latency(served: torch.nn.Module, inputs: CellInputs) -> dict[str, Any]:
 
 
 def ctr_model(inputs: CellInputs, method: Method[Any]) -> CtrModel:
-    """The method with a fresh backbone."""
+    """The method with a fresh backbone, and with scales of fields where its rows are frozen."""
     layout, train = inputs.dataset.layout, inputs.train
     backbone = build_backbone(train.model, layout.num_fields, method.embedding_dim, train.settings)
-    return CtrModel(layout, method, backbone)
+    wanted = method.frozen if train.field_scales is None else train.field_scales
+    return CtrModel(layout, method, backbone, field_scales=wanted)
 
 
 def training_rows(inputs: CellInputs, method: Method[Any]) -> EncodedDataset:

@@ -245,6 +245,16 @@ class CodesTrainingConfig(OptimizerConfig):
     codewords: Literal["frozen", "warm", "random"] = Field(
         "frozen", description="kept as they are, trained on, or trained from random"
     )
+    field_scales: bool | None = Field(
+        None,
+        description="also learn how much each field's weight and vector count, two floats a field; null: where "
+        "codewords are frozen",
+    )
+
+    @property
+    def has_field_scales(self) -> bool:
+        """What ``field_scales`` stands for."""
+        return self.codewords == "frozen" if self.field_scales is None else self.field_scales
 
     @model_validator(mode="after")
     def _l2_has_an_effect(self) -> Self:

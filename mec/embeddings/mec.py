@@ -65,6 +65,11 @@ class Mec(Method[MecSettings]):
         rows: Tensor = self.coded(ids, fold)
         return rows
 
+    @property
+    def frozen(self) -> bool:
+        """Where codewords are."""
+        return self.settings.codewords == "frozen"
+
     @classmethod
     def planned_bytes(cls, inputs: MethodInputs, settings: MecSettings) -> dict[str, int]:
         """As the module's first lines say."""

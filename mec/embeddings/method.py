@@ -125,6 +125,11 @@ class Method(nn.Module, Generic[SettingsT]):
         """
         raise _undefined(self, "forward")
 
+    @property
+    def frozen(self) -> bool:
+        """Whether coded rows stay as they were built: the model then learns how much each field's count."""
+        return False
+
     def serving_bytes(self) -> dict[str, int]:
         """Bytes that a server must hold, by part: codes, codebooks, rows, index, other."""
         return dict(self._bytes)

@@ -223,6 +223,11 @@ PQSettingsT = TypeVar("PQSettingsT", bound=PQSettings)
 class WeightedProduct(ProductMethod[PQSettingsT]):
     """Product codes of rows under the weights that are set, of codewords that are trained if set so."""
 
+    @property
+    def frozen(self) -> bool:
+        """Where codewords are."""
+        return self.settings.codewords == "frozen"
+
     @classmethod
     def weighting(cls, settings: PQSettingsT) -> Weighting:
         """As set."""

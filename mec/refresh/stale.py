@@ -34,6 +34,4 @@ class StaleEmbedding(nn.Module):
 def stale_model(model: CtrModel) -> CtrModel:
     """The model on its own codes, able to read rows that were encoded with an extended vocabulary."""
     assert isinstance(model.embedding, CodedEmbedding)
-    result = CtrModel(model.layout, StaleEmbedding(model.embedding), model.backbone)
-    result.bias = model.bias
-    return result.eval()
+    return model.reading(StaleEmbedding(model.embedding)).eval()
