@@ -15,7 +15,7 @@ and w are Xavier-uniform.
 L layers are a polynomial of degree 2^L (SAM3A) or 3^L (SAM3E) in the embeddings, and one layer has pairs alone. What
 deep stacks learn depends on the embeddings' size. In SAM3A each field adds up F scores per layer, since s = 1: with 4
 layers and embeddings that start as N(0, .3^2) the first logits are in the tens of thousands, and planted interactions
-of order 3 are hardly learned (test AUC .65); from N(0, .1^2) they are (1.0). SAM3E with 4 layers and embeddings of
+of order 3 are hardly learned (test AUC .59); from N(0, .1^2) they are (1.0). SAM3E with 4 layers and embeddings of
 N(0, 1) would reach 1e30 in its third layer; it is cut to 1e10, and what is cut has no gradient.
 """
 
