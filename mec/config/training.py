@@ -46,7 +46,9 @@ class OptimizerConfig(Settings):
 class PretrainConfig(OptimizerConfig):
     """The small model whose embeddings are compressed."""
 
-    model: Literal["fm", "deepfm", "dcnv2"] = Field("fm", description="pre-trained model")
+    model: Literal["fm", "deepfm", "dcnv2"] = Field(
+        "fm", description="pre-trained model; codes of an fm's tables score best by far, see docs/backbones.md"
+    )
     settings: dict[str, Any] = Field(default_factory=dict, description="the pre-trained model's own settings")
     embedding_dim: int = Field(16, ge=1, le=1024, description="D, floats per value")
     init_std: float = Field(0.01, gt=0, description="standard deviation of the first vectors")
