@@ -70,22 +70,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def frontier(options: argparse.Namespace) -> int:
     """All cells, and a report of each table."""
     from bakeoff_study.running import run_jobs
-    from bakeoff_study.tuning import tuned
+    from bakeoff_study.tuning import choices_table, tuned
 
     from mec.config import load_config
 
     configs = [load_config(path, [*CHEAP, *_methods(options), *options.set]) for path in options.configs]
     configs = [_with_bakeoff(config, budgets=tuple(options.budgets), seeds=options.seeds) for config in configs]
     failed = [] if options.report else _try_settings(configs, options)
-    configs = [tuned(config, methods_of(config), options.work) for config in configs]
+    untuned = configs
+    configs = [tuned(config, methods_of(config), options.work) for config in untuned]
     jobs = _in_turns([jobs_of(config, options.work) for config in configs])
     chosen = [job for job in jobs if not options.only or any(fnmatchcase(label(job), p) for p in options.only)]
     if not chosen:
         print("no cell has that name; there are: " + ", ".join(dict.fromkeys(label(job) for job in jobs)))
         return 1
     failed += [] if options.report else run_jobs(chosen, options.processes)
-    for config in configs:
-        print("\n" + write_report(config, [job for job in jobs if job.config is config], options.work / "report"))
+    for config, before in zip(configs, untuned, strict=True):
+        settings = choices_table(before, methods_of(before), options.work)
+        own = [job for job in jobs if job.config is config]
+        print("\n" + write_report(config, own, options.work / "report", settings))
     return _tell(failed)
 
 
@@ -147,13 +150,12 @@ def label(job: Job) -> str:
     return f"{job.config.name}/{job.cell.method}/{job.cell.budget}"
 
 
-def write_report(config: RunConfig, jobs: Sequence[Job], out: Path) -> str:
-    """Write the leaderboard of a table and where MEC stands; returns the latter, Markdown.
+def write_report(config: RunConfig, jobs: Sequence[Job], out: Path, settings: Sequence[str]) -> str:
+    """Write the leaderboard of a table, where MEC stands, and lines of ``settings``; returns the second, Markdown.
 
     Methods that lack a seed's cell stand in the leaderboard and take no part in the comparison.
     """
     from bakeoff_study.frontier import frontier_table
-    from bakeoff_study.tuning import chosen
     from bakeoff_study.workspace import write_whole
 
     from mec.bakeoff.curve import draw_curve
@@ -166,7 +168,7 @@ def write_report(config: RunConfig, jobs: Sequence[Job], out: Path) -> str:
         return title
     board: dict[str, Any] = make_leaderboard(results)
     lines = [title, "", *frontier_table(board)]
-    text = "\n".join([*lines, "", leaderboard_markdown(board), "", *chosen(config, methods_of(config))])
+    text = "\n".join([*lines, "", leaderboard_markdown(board), "", *settings])
     write_whole(out / f"{config.name}.md", text)
     write_whole(out / f"{config.name}.json", json.dumps(board, indent=1))
     (out / f"{config.name}.png").write_bytes(draw_curve(board))
@@ -174,7 +176,7 @@ def write_report(config: RunConfig, jobs: Sequence[Job], out: Path) -> str:
 
 
 def _try_settings(configs: Sequence[RunConfig], options: argparse.Namespace) -> list[str]:
-    """Run what ``bakeoff_study.tuning`` chooses from, at 8x, and at 2x what 8x is beyond; what failed, a line each."""
+    """Run what ``bakeoff_study.tuning`` chooses from, at smaller ratios what 8x is beyond; what failed."""
     from bakeoff_study.running import run_jobs
     from bakeoff_study.tuning import BUDGETS as TRIED
     from bakeoff_study.tuning import beyond, trial_jobs
@@ -190,7 +192,7 @@ def _try_settings(configs: Sequence[RunConfig], options: argparse.Namespace) -> 
 
 def _wanted(config: RunConfig, method: str, options: argparse.Namespace) -> bool:
     """Whether ``--only`` leaves any of a method's budgets."""
-    labels = [f"{config.name}/{method}/{budget}" for budget in options.budgets]
+    labels = [f"{config.name}/{method}/{budget}" for budget in (*options.budgets, "1x")]
     return not options.only or any(fnmatchcase(name, p) for name in labels for p in options.only)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from mec.bakeoff import measuring
+from mec.bakeoff.cells import Cell
 from mec.bakeoff.measuring import CellInputs, ctr_model
 from mec.bundle import open_bundle
 from mec.config import EvaluateConfig, TrainConfig
@@ -128,7 +131,15 @@ def test_methods_whose_rows_are_not_trained_have_them_in_a_bake_off(
         assert (model.scales is not None) == expected
 
 
-def test_they_are_not_of_the_tables_bytes(run: Run) -> None:
-    scaled = run.load(run.train("bytes-scaled"))
-    plain = run.load(run.train("bytes-plain", TrainConfig.model_validate(TRAIN | {"field_scales": False})))
-    assert scaled.embedding.serving_bytes() == plain.embedding.serving_bytes()  # type: ignore[operator]
+def test_a_cells_checkpoint_is_not_that_of_a_model_with_other_scales(run: Run, tmp_path: Path) -> None:
+    data, vocabularies = EncodedDataset.open(run.dataset), Vocabularies.open(run.vocabulary)
+    counts = {name: vocabularies.counts(name) for name, _ in data.layout.vocabularies}
+    cell, kept = Cell(method="pq", budget="2x", seed=0, l2=0.0), []
+    for wanted in (None, True, False):
+        train = TrainConfig.model_validate(TRAIN | {"field_scales": wanted})
+        inputs = CellInputs(data, counts, open_bundle(run.pretrained), train, EvaluateConfig(latency_rows=0))
+        scaled = wanted is not False
+        found = measuring._checkpoints(tmp_path, "train", cell, inputs, cell.optimizer(train), scaled)
+        assert found is not None
+        kept.append(found.path)
+    assert kept[0] == kept[1] != kept[2]

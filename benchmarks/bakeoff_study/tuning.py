@@ -1,10 +1,10 @@
 """How each method of the frontier is trained: of a few settings the one of the best validation AUC, by table.
 
 Methods that start from random rows need very different L2 than those that start from the FM's, and one for all would
-decide the comparison. So every method has the same number of trials: three weights of the L2. Methods whose vectors
-are not trained have nothing to choose, mec chooses between frozen codewords and trained ones of two weights, and DHE,
-which has no table and takes 27 times as long, keeps the common one. Trials are cells of seed 0 at 8x, or at 2x where 8x
-is beyond a method; the choice holds for all budgets and seeds.
+decide the comparison. So every method has the same number of trials: three weights of the L2. Codes of a trained
+table (pq, opq, mec) choose between frozen codewords and trained ones of two weights. DHE, which has no table and takes
+27 times as long, keeps the common one. Trials are cells of seed 0 at 8x, or at 2x or 1x where that is beyond a method;
+the choice holds for all budgets and seeds.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from bakeoff_study.workspace import Job
 from mec.bakeoff.cells import plan_cells
 from mec.config import RunConfig
 
-BUDGETS = ("8x", "2x")
+BUDGETS = ("8x", "2x", "1x")
 L2_POINTS = (0.0, 0.003, 0.02)
 _WARM = {"settings": {"codewords": "warm"}}
 # method -> trials: what goes into bakeoff.training and bakeoff.settings
 _POINTS: dict[str, tuple[dict[str, dict[str, Any]], ...]] = {
     "mec": ({}, _WARM | {"training": {"l2": 0.003}}, _WARM | {"training": {"l2": 0.02}}),
-    "pq": ({},),
-    "opq": ({},),
+    "pq": ({}, _WARM | {"training": {"l2": 0.003}}, _WARM | {"training": {"l2": 0.02}}),
+    "opq": ({}, _WARM | {"training": {"l2": 0.003}}, _WARM | {"training": {"l2": 0.02}}),
     "dhe": ({},),
 }
 _BY_L2 = tuple({"training": {"l2": l2}} for l2 in L2_POINTS)
@@ -39,14 +39,9 @@ def trial_jobs(config: RunConfig, method: str, budget: str, work: Path) -> list[
 
 def tuned(config: RunConfig, methods: Sequence[str], work: Path) -> RunConfig:
     """The config with the best point of every method whose trials are there; others stay as they are."""
-    for method in methods:
-        for budget in BUDGETS:
-            jobs = trial_jobs(config, method, budget, work)
-            results = [job.result() for job in jobs]
-            aucs = [_valid_auc(result) for result in results if result is not None]
-            if len(aucs) == len(jobs) and max(aucs) >= 0:
-                config = _with(config, method, _points(method)[aucs.index(max(aucs))])
-                break
+    points = {method: _best(config, method, work) for method in methods}
+    for method, point in points.items():
+        config = config if point is None else _with(config, method, point)
     return config
 
 
@@ -56,16 +51,29 @@ def beyond(config: RunConfig, method: str, budget: str, work: Path) -> bool:
     return all(result is not None and _valid_auc(result) < 0 for result in results)
 
 
-def chosen(config: RunConfig, methods: Sequence[str]) -> list[str]:
-    """Markdown lines: what was chosen for each method."""
+def choices_table(config: RunConfig, methods: Sequence[str], work: Path) -> list[str]:
+    """Markdown lines: what was chosen for each method; ``config`` is that from before ``tuned``."""
     lines = ["| method | chosen on seed 0 |", "|---|---|"]
     for method in methods:
-        own = config.bakeoff.settings.get(method, {})
-        training = config.bakeoff.training.get(method)
-        parts = [f"{key} {value}" for key, value in own.items()]
-        parts += [] if training is None or training.l2 is None else [f"L2 {training.l2:g}"]
-        lines.append(f"| {method} | {', '.join(parts) or 'nothing to choose, or no trial'} |")
+        found = _best(config, method, work)
+        said = "not tried" if found is None else _said(found)
+        lines.append(f"| {method} | {said if len(_points(method)) > 1 else 'has one setting'} |")
     return lines
+
+
+def _said(point: Mapping[str, dict[str, Any]]) -> str:
+    given = {**point.get("settings", {}), **point.get("training", {})}
+    return ", ".join(f"{key} {value}" for key, value in given.items()) or "as the table's config says"
+
+
+def _best(config: RunConfig, method: str, work: Path) -> Mapping[str, dict[str, Any]] | None:
+    """The point of the best validation AUC at the first budget that has one; None before all its trials were run."""
+    for budget in BUDGETS:
+        results = [job.result() for job in trial_jobs(config, method, budget, work)]
+        aucs = [_valid_auc(result) for result in results if result is not None]
+        if len(aucs) == len(results) and max(aucs) >= 0:
+            return _points(method)[aucs.index(max(aucs))]
+    return None
 
 
 def _points(method: str) -> Sequence[Mapping[str, dict[str, Any]]]:

@@ -145,8 +145,9 @@ def _train(
     """Search, where the method has one, and train; the model on the CPU at its best weights, and facts."""
     data, optimizer = inputs.dataset, cell.optimizer(inputs.train)
     find_device(optimizer.device, "train.device")
-    search_kept = _checkpoints(checkpoints, "search", cell, inputs, optimizer)
-    train_kept = _checkpoints(checkpoints, "train", cell, inputs, optimizer)
+    scaled = _has_field_scales(inputs, method)
+    search_kept = _checkpoints(checkpoints, "search", cell, inputs, optimizer, scaled)
+    train_kept = _checkpoints(checkpoints, "train", cell, inputs, optimizer, scaled)
     resumed = {kept for kept in (search_kept, train_kept) if kept is not None and kept.path.exists()}
     start = time.monotonic()
     torch.manual_seed(cell.seed)
@@ -209,8 +210,12 @@ def ctr_model(inputs: CellInputs, method: Method[Any]) -> CtrModel:
     """The method with a fresh backbone, and with scales of fields where its rows are frozen."""
     layout, train = inputs.dataset.layout, inputs.train
     backbone = build_backbone(train.model, layout.num_fields, method.embedding_dim, train.settings)
-    wanted = method.frozen if train.field_scales is None else train.field_scales
-    return CtrModel(layout, method, backbone, field_scales=wanted)
+    return CtrModel(layout, method, backbone, field_scales=_has_field_scales(inputs, method))
+
+
+def _has_field_scales(inputs: CellInputs, method: Method[Any]) -> bool:
+    wanted = inputs.train.field_scales
+    return method.frozen if wanted is None else wanted
 
 
 def training_rows(inputs: CellInputs, method: Method[Any]) -> EncodedDataset:
@@ -221,7 +226,7 @@ def training_rows(inputs: CellInputs, method: Method[Any]) -> EncodedDataset:
 
 
 def _checkpoints(
-    directory: Path | None, part: str, cell: Cell, inputs: CellInputs, optimizer: OptimizerConfig
+    directory: Path | None, part: str, cell: Cell, inputs: CellInputs, optimizer: OptimizerConfig, scaled: bool
 ) -> Checkpoints | None:
     if directory is None:
         return None
@@ -231,5 +236,6 @@ def _checkpoints(
         optimizer.model_dump(mode="json"),
         inputs.train.model,
         inputs.train.settings,
+        {"field_scales": scaled},
     ]
     return Checkpoints(directory, f"bakeoff-{part}", key)

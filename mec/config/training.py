@@ -250,7 +250,7 @@ class CodesTrainingConfig(OptimizerConfig):
     field_scales: bool | None = Field(
         None,
         description="also learn how much each field's weight and vector count, two floats a field; null: where "
-        "codewords are frozen",
+        "codewords are frozen, for rows that are trained have sizes of their own",
     )
 
     @property

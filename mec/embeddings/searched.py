@@ -240,7 +240,7 @@ class SearchedMethod(TableMethod[SettingsT]):
         inputs, own = self.inputs, self.settings
         supernets = {name: self.make_supernet(name, inputs, own) for name in self.large}
         small = [name for name, _ in inputs.layout.vocabularies if name not in supernets]
-        mixed = CtrModel(model.layout, SuperEmbedding(inputs, own, small, supernets), model.backbone)
+        mixed = model.reading(SuperEmbedding(inputs, own, small, supernets))
         architecture = [parameter for net in supernets.values() for parameter in net.architecture()]
         for passed in alternate(
             mixed,

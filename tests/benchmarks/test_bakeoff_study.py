@@ -127,6 +127,20 @@ def test_each_method_takes_the_trial_of_the_best_validation_auc(tmp_path):
     assert chosen["mec at 8x, seed 0"].training.l2 == 0.02
     assert chosen["scalar at 8x, seed 0"].training.l2 == 0.0
     assert chosen["hashing at 8x, seed 0"].training.l2 is None
+    said = dict(
+        line.strip("| ").split(" | ") for line in tuning.choices_table(config, ["hashing", "mec", "dhe"], tmp_path)[2:]
+    )
+    assert said == {"hashing": "not tried", "mec": "codewords warm, l2 0.02", "dhe": "has one setting"}
+
+
+def test_full_tables_are_tried_where_they_fit(tmp_path):
+    config = tiny(methods=["qr"], budgets=["8x"], seeds=1)
+    for budget in ("8x", "2x"):
+        tried(config, tmp_path, "full", budget, [None, None, None])
+    tried(config, tmp_path, "full", "1x", [0.5, 0.6, 0.7])
+    cells_of = {cell.label: cell for cell in plan_cells(tuning.tuned(config, ["full", "qr"], tmp_path))}
+    assert cells_of["full at 1x, seed 0"].training.l2 == 0.02
+    assert cells_of["full at 1x, seed 0"].settings == {"start": "pretrained"}
 
 
 def test_a_trial_that_was_chosen_is_not_run_again(tmp_path):
