@@ -204,12 +204,13 @@ def measure(model: Path, dataset: Path, space: Path, batch_size: int) -> Facts:
         ``parameters`` of the backbone and its ``table_bytes``, and ``train_rows_per_s``: rows that training read,
         by all the step's seconds, validations among them.
     """
-    from mec.bundle import open_bundle
+    from mec.bundle import open_bundle, read_json
     from mec.ctr_model import predict_split
     from mec.data.dataset import EncodedDataset
     from mec.evaluation.byte_accounting import full_bytes
     from mec.evaluation.measuring import Logits, evaluate_predictions
     from mec.model_bundle import load_ctr_model
+    from mec.steps import STEP_FILE
 
     bundle, rows = open_bundle(model, "model"), EncodedDataset.open(dataset)
     codes = bundle.extra["embedding"] == "codes"
@@ -221,7 +222,7 @@ def measure(model: Path, dataset: Path, space: Path, batch_size: int) -> Facts:
     valid, valid_labels = predict_split(ctr_model, rows, "valid", batch_size)
     test, test_labels = predict_split(ctr_model, rows, "test", batch_size)
     measured = evaluate_predictions(valid_labels=valid_labels, test_labels=test_labels, compressed=Logits(valid, test))
-    fit, step = bundle.extra["fit"], json.loads((model / "step.json").read_text(encoding="utf-8"))
+    fit, step = bundle.extra["fit"], read_json(model / STEP_FILE)
     table_bytes = sum(ctr_model.embedding.serving_bytes().values())  # type: ignore[operator]
     return {
         "valid_auc": fit["best_auc"],

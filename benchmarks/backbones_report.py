@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from backbones_cells import Cell, Facts
 
 from mec.bakeoff.estimates import estimate
+from mec.bundle import read_json
 
 Group = dict[int, Facts]  # seed -> facts
 
@@ -27,7 +27,7 @@ def load(cells: Sequence[Cell], work: Path) -> dict[tuple[str, str, str, str], G
     for cell in cells:
         if cell.file(work).exists():
             key = (cell.config.name, cell.config.pretrain.model, cell.backbone, cell.embedding)
-            groups[key][cell.seed] = json.loads(cell.file(work).read_text(encoding="utf-8"))
+            groups[key][cell.seed] = read_json(cell.file(work))
     return groups
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from refresh_study.files import complete
 
 from mec.bakeoff.cells import Cell
-from mec.bundle import json_hash
+from mec.bundle import json_hash, read_json
 from mec.config import RunConfig
 
 if TYPE_CHECKING:
@@ -62,10 +62,7 @@ class Job:
 
     def result(self) -> Result | None:
         """What ``mec.bakeoff.measuring.measure_cell`` gave; None before the cell was run."""
-        if not self.file.exists():
-            return None
-        value: Result = json.loads(self.file.read_text(encoding="utf-8"))
-        return value
+        return read_json(self.file) if self.file.exists() else None
 
     def inputs(self) -> CellInputs:
         """What all cells of the seed share; data and FM must be there."""

@@ -6,7 +6,6 @@ makes new files beside the old ones. Cells wait for their variant's search, whic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 from compression_study.tables import Study
 from compression_study.variants import Point, Variant
-from mec.bundle import MANIFEST, json_hash
+from mec.bundle import MANIFEST, json_hash, read_json
 from mec.steps import STEP_FILE
 
 SEARCH_SEED = 0
@@ -52,7 +51,7 @@ class Workspace:
     def searched(self, variant: Variant) -> list[tuple[Point, dict[str, Any]]]:
         """Points of a variant's search that were tried, in the order of the grid."""
         files = [(point, self.result("search", variant, point, SEARCH_SEED)) for point in variant.grid]
-        return [(point, json.loads(file.read_text(encoding="utf-8"))) for point, file in files if file.exists()]
+        return [(point, read_json(file)) for point, file in files if file.exists()]
 
     def chosen(self, variant: Variant) -> Point | None:
         """The point of the best validation AUC; None before all were tried."""
@@ -69,8 +68,7 @@ class Workspace:
         file = None if point is None else self.result("cells", variant, point, seed)
         if file is None or not file.exists():
             return None
-        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return facts
+        return read_json(file)
 
     def _pretrained(self, variant: Variant, seed: int) -> dict[str, Any]:
         settings = variant.pretrain.model_dump(mode="json")

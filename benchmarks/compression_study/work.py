@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 import traceback
@@ -13,7 +12,7 @@ from typing import Any, cast
 from compression_study.hashing import write_hashed
 from compression_study.plan import Job, Workspace
 from compression_study.variants import Point, Variant, point_json
-from mec.bundle import MANIFEST, code_hash, open_bundle, write_json
+from mec.bundle import MANIFEST, code_hash, open_bundle, read_json, write_json
 from mec.config import QuantizeConfig, RunConfig
 from mec.ctr_model import CtrModel, EmbeddingMethod, predict_split
 from mec.data.counting import count_step
@@ -78,7 +77,7 @@ def _pretrain(workspace: Workspace, job: Job) -> str:
         pretrain=job.variant.pretrain, dataset=rows / "dataset", vocabulary=rows / "vocabulary", seed=job.seed,
         checkpoints=None, out=out,
     )  # fmt: skip
-    return str(_step_facts(out)["summary"])
+    return str(read_json(out / STEP_FILE)["summary"])
 
 
 def _quantize(workspace: Workspace, job: Job) -> str:
@@ -91,7 +90,7 @@ def _quantize(workspace: Workspace, job: Job) -> str:
         out_codebook=out / "codebook",
         out_codes=out / "codes",
     )
-    return str(_step_facts(out / "codebook")["summary"])
+    return str(read_json(out / "codebook" / STEP_FILE)["summary"])
 
 
 def _search(workspace: Workspace, job: Job) -> str:
@@ -101,7 +100,7 @@ def _search(workspace: Workspace, job: Job) -> str:
         model = Path(temporary) / "model"
         _train(workspace, job.variant, job.point, job.seed, model)
         fit = open_bundle(model, "model").extra["fit"]
-        seconds = _step_facts(model)["seconds"]
+        seconds = read_json(model / STEP_FILE)["seconds"]
     facts = {
         "variant": job.variant.label,
         "point": point_json(job.point),
@@ -124,11 +123,14 @@ def _cell(workspace: Workspace, job: Job) -> str:
         model = Path(temporary) / "model"
         _train(workspace, job.variant, job.point, job.seed, model)
         fit = open_bundle(model, "model").extra["fit"]
-        seconds = {"pretrain": _step_facts(pretrained)["seconds"], "train": _step_facts(model)["seconds"]}
+        seconds = {
+            "pretrain": read_json(pretrained / STEP_FILE)["seconds"],
+            "train": read_json(model / STEP_FILE)["seconds"],
+        }
         codebook = None
         if job.variant.quantize is not None:
             codebook = open_bundle(workspace.quantized(job.variant, job.seed) / "codebook", "codebook")
-            seconds["quantize"] = _step_facts(codebook.path)["seconds"]
+            seconds["quantize"] = read_json(codebook.path / STEP_FILE)["seconds"]
         start = time.monotonic()
         measured = _measure(workspace, job.variant, job.seed, model)
         seconds["evaluate"] = round(time.monotonic() - start, 3)
@@ -213,11 +215,6 @@ def _measure_model(workspace: Workspace, variant: Variant, model: CtrModel) -> d
     facts = {key: measured[key] for key in _KEPT}
     facts |= {"bytes": parts, "full_bytes": full, "ratio": full / sum(parts.values())}
     return facts | {"valid_auc": auc(valid_labels, valid_logits), "num_test_rows": len(test_labels)}
-
-
-def _step_facts(bundle: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((bundle / STEP_FILE).read_text(encoding="utf-8"))
-    return facts
 
 
 def _scratch(workspace: Workspace) -> Path:

@@ -175,6 +175,14 @@ def test_what_is_found_is_among_the_candidates(small, name):
         assert {flat[i : i + width] for i in range(0, len(flat), width)} <= set(options)
 
 
+def test_a_search_trains_the_models_scales_of_fields_where_it_has_them(small):
+    method = build_method("autodim", own_inputs(), {**LARGE, "search_epochs": 0.5})
+    model = CtrModel(LAYOUT, method, build_backbone("fm", 3, D, {}), field_scales=True)
+    method.search(model, small, OPTIMIZER, None)
+    assert model.scales is not None
+    assert not torch.equal(model.scales.vectors, torch.ones(3))
+
+
 def test_scores_decide_and_a_budget_moves_bytes_to_where_they_count():
     method = build_method("autodim", own_inputs(), {"dim": 3, **LARGE})
     flat, high = np.log(np.full((1, 4), 0.25)), np.log(np.array([[0.01, 0.01, 0.18, 0.8]]))
