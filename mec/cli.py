@@ -5,7 +5,6 @@ Commands import what they need when they run: ``mec --help`` answers at once.
 
 from __future__ import annotations
 
-import errno
 import json
 import traceback
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from mec.cli_schedule import schedule
 from mec.cli_submit import submit
 from mec.config import load_config
 from mec.errors import MecError
+from mec.full_disk import full_disk
 from mec.version import __version__
 
 _runner = click.option(
@@ -43,18 +43,13 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except MecError as error:
-            if ctx.meta.get("debug"):
-                traceback.print_exc()
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(2)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        except Exception as error:
+            known = error if isinstance(error, MecError) else full_disk(error)
+            if known is None:
                 raise
             if ctx.meta.get("debug"):
                 traceback.print_exc()
-            place = error.filename or "--out, TMPDIR or what the output goes to"
-            click.echo(f"error: {error.strerror}: {place}; fix: free some and run the same again", err=True)
+            click.echo(f"error: {known}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

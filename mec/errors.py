@@ -51,6 +51,10 @@ class TrainingError(MecError):
     """Training cannot go on: a loss term is not finite."""
 
 
+class DiskFullError(MecError):
+    """A disk or a quota is full."""
+
+
 class PublishError(MecError):
     """Codes cannot be written to, or read back from, the online store."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mec.bundle import write_json
 from mec.errors import MecError
+from mec.full_disk import full_disk
 
 STEP_FILE = "step.json"
 
@@ -29,31 +30,41 @@ def step(name: str, out: Path) -> Iterator[StepRecord]:
     """Run a step body: print its one line, and write ``step.json`` beside the bundle it made.
 
     ``step.json`` holds ``name``, ``seconds`` (wall), ``peak_rss_bytes`` (of this process so far)
-    and ``summary``; it is no part of the bundle's identity. A ``MecError`` is printed as one
-    ``[name] error: …`` line and raised again.
+    and ``summary``; it is no part of the bundle's identity. Errors are those of ``reported_errors``.
     """
     record = StepRecord(name)
     start = time.monotonic()
     with reported_errors(name):
         yield record
-    seconds = time.monotonic() - start
-    peak = peak_rss_bytes()
-    write_json(
-        Path(out) / STEP_FILE,
-        {"name": name, "seconds": round(seconds, 3), "peak_rss_bytes": peak, "summary": record.summary},
-    )
+        seconds = time.monotonic() - start
+        peak = peak_rss_bytes()
+        facts = {"name": name, "seconds": round(seconds, 3), "peak_rss_bytes": peak, "summary": record.summary}
+        write_json(Path(out) / STEP_FILE, facts)
     print(f"[{name}] done in {seconds:.1f} s, peak {peak / 2**20:.0f} MiB | {record.summary}", flush=True)
 
 
 @contextmanager
 def reported_errors(name: str) -> Iterator[None]:
-    """Print a ``MecError`` as the one line of ``step``, and raise it again: for what a step does beside its bundle."""
+    """Print a ``MecError`` as one ``[name] error: …`` line and raise it again; a full disk becomes one.
+
+    For what a step does beside its bundle, too.
+    """
     try:
         yield
     except MecError as error:
-        text = str(error).replace("\n", " ⏎ ")
-        print(f"[{name}] error: {type(error).__name__}: {text}", flush=True)
+        _print_error(name, error)
         raise
+    except Exception as error:
+        full = full_disk(error)
+        if full is None:
+            raise
+        _print_error(name, full)
+        raise full from error
+
+
+def _print_error(name: str, error: MecError) -> None:
+    text = str(error).replace("\n", " ⏎ ")
+    print(f"[{name}] error: {type(error).__name__}: {text}", flush=True)
 
 
 def peak_rss_bytes() -> int:

@@ -216,16 +216,18 @@ def _step_environment(temporary: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _output_to(log: RunLog) -> Iterator[None]:
-    """Send what Kubeflow prints, logs and warns about to the log."""
+    """Send what Kubeflow prints, logs and warns about to the log, without a traceback for each line on a full disk."""
     root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
+    level, handlers, raises = root.level, root.handlers[:], logging.raiseExceptions
     root.handlers[:] = [logging.StreamHandler(log)]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
+    logging.raiseExceptions = False
     try:
         with contextlib.redirect_stdout(log):
             yield
     finally:
+        logging.raiseExceptions = raises
         logging.captureWarnings(False)
         root.setLevel(level)
         root.handlers[:] = handlers

@@ -103,7 +103,7 @@ def test_a_full_disk_is_said_without_a_traceback(config):
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: No space left on device: ")
+    assert ended.stderr.startswith("error: no space left on device; found: ")
     assert "Traceback" not in ended.stderr
 
 
