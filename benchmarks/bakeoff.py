@@ -3,6 +3,7 @@
     python benchmarks/bakeoff.py frontier --work WORK --processes 2        # all methods x 2x 8x 32x 128x x 3 seeds
     python benchmarks/bakeoff.py frontier --work WORK --only 'yelp_next/mec/*' --only 'yelp_next/full/*'
     python benchmarks/bakeoff.py frontier --work WORK --report             # report what is there, run nothing
+    python benchmarks/bakeoff.py frontier --work WORK --report --fill docs/methods.md   # its lines of numbers
     python benchmarks/bakeoff.py claims --work WORK --processes 2          # AutoDPQ, AMTL, xLightFM on MovieLens-1M
     python benchmarks/bakeoff.py epochs --work WORK                        # training time of all, relative to full
 
@@ -89,6 +90,8 @@ def frontier(options: argparse.Namespace) -> int:
         settings = choices_table(before, methods_of(before), options.work)
         own = [job for job in jobs if job.config is config]
         print("\n" + write_report(config, own, options.work / "report", settings))
+    if options.fill:
+        _fill(options.fill, configs, options.work / "report")
     return _tell(failed)
 
 
@@ -175,6 +178,17 @@ def write_report(config: RunConfig, jobs: Sequence[Job], out: Path, settings: Se
     return "\n".join(lines)
 
 
+def _fill(page: Path, configs: Sequence[RunConfig], reports: Path) -> None:
+    from bakeoff_study.numbers import TITLES, fill
+    from bakeoff_study.workspace import write_whole
+
+    from mec.bundle import read_json
+
+    files = {TITLES.get(config.name, config.name): reports / f"{config.name}.json" for config in configs}
+    boards = {title: read_json(file) for title, file in files.items() if file.exists()}
+    write_whole(page, fill(page.read_text(encoding="utf-8"), boards))
+
+
 def _try_settings(configs: Sequence[RunConfig], options: argparse.Namespace) -> list[str]:
     """Run what ``bakeoff_study.tuning`` chooses from, at smaller ratios what 8x is beyond; what failed."""
     from bakeoff_study.running import run_jobs
@@ -233,6 +247,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--methods", nargs="+", metavar="NAME", help="compression methods; all there are")
     all_cells.add_argument("--configs", type=Path, nargs="+", default=CONFIGS)
     all_cells.add_argument("--budgets", nargs="+", default=BUDGETS)
+    all_cells.add_argument("--fill", type=Path, metavar="PAGE", help="renew the lines of numbers in docs/methods.md")
     all_cells.add_argument("--only", action="append", default=[], metavar="PATTERN", help="TABLE/METHOD/BUDGET")
     papers.add_argument("--claims", nargs="+", choices=["autodpq", "amtl", "xlightfm"], help="all there are")
     timed.add_argument("--config", type=Path, default=YELP)

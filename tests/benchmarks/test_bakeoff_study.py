@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bakeoff_study import claims, frontier, tuning
+from bakeoff_study import claims, frontier, numbers, tuning
 from bakeoff_study.claims import CLAIMS, agreement
 from bakeoff_study.epochs import run_epochs
 from bakeoff_study.running import run_jobs
@@ -17,7 +17,7 @@ from mec.bakeoff.cells import Cell, plan_cells
 from mec.bakeoff.estimates import Estimate
 from mec.bakeoff.leaderboard import make_leaderboard
 from mec.config import parse_config
-from tests.bakeoff.made_up import cells
+from tests.bakeoff.made_up import cells, failed
 
 BUDGET = {"text": "8x", "bytes": 1000}
 
@@ -53,6 +53,28 @@ def test_one_seed_is_never_beyond_chance():
     found = frontier.stand(board(mec=[0.8], qr=[0.9]), BUDGET)
     assert (found.verdict, list(found.above)) == ("on", ["qr"])
     assert "| 8x | on |" in "\n".join(frontier.frontier_table(board(mec=[0.8], qr=[0.9])))
+
+
+def test_a_page_has_every_methods_auc_and_place_at_every_budget():
+    two = [*cells("pq", "8x", [0.8, 0.82], [0.7, 0.72], 900), *cells("qr", "8x", [0.8, 0.8], [0.73, 0.73], 300)]
+    whole = cells("full", "1x", [0.8, 0.8], [0.75, 0.75], 8000)
+    page = "a\n<!-- numbers: pq -->\n\n<!-- numbers: qr --> old\n<!-- numbers: full -->\n<!-- numbers: mec -->\nb\n"
+    filled = numbers.fill(page, {"Shop": make_leaderboard([*whole, *two])})
+    assert filled.splitlines() == [
+        "a",
+        "<!-- numbers: pq --> *Test AUC and place.* Shop: 8x .7100, 2 of 2.",
+        "",
+        "<!-- numbers: qr --> *Test AUC and place.* Shop: 8x .7300 (at 27x), 1 of 2.",
+        "<!-- numbers: full --> *Test AUC and place.* Shop: whole .7500.",
+        "<!-- numbers: mec -->",
+        "b",
+    ]
+    assert numbers.fill(filled, {"Shop": make_leaderboard([*whole, *two])}) == filled
+
+
+def test_a_page_says_what_is_beyond_a_method():
+    lines = numbers.method_line("qr", {"Shop": make_leaderboard([failed("qr", "8x", 0)]), "Other": board(pq=[0.7])})
+    assert lines == "*Test AUC and place.* Shop: 8x beyond it."
 
 
 @pytest.mark.parametrize(
