@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8A8A8A", "#222222")
 _MARKERS = ("o", "s", "^", "D")
 _MAX_BANDS = 6  # methods beyond which bands hide each other, and bars alone are drawn
+_MIN_SPAN = 4.0  # of the horizontal axis, largest over smallest
 
 
 def draw_curve(board: Mapping[str, Any]) -> bytes:
@@ -82,8 +83,11 @@ def _auc_axis(axes: Axes, aucs: list[Mapping[str, Any]]) -> None:
 def _ratio_axis(axes: Axes, ratios: list[float]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    exponents = range(math.floor(math.log2(min(ratios)) + 0.01), math.ceil(math.log2(max(ratios)) - 0.01) + 1)
+    margin = max(1.1, math.sqrt(_MIN_SPAN / (max(ratios) / min(ratios))))
+    low, high = min(ratios) / margin, max(ratios) * margin
+    exponents = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
     axes.set_xscale("log", base=2)
+    axes.set_xlim(low, high)
     axes.xaxis.set_major_locator(FixedLocator([2.0**exponent for exponent in exponents]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))  # noqa: RUF001
