@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mec.config import RunConfig, load_config
 from mec.publish.definitions import read_published
 from mec.publish.store import open_store
 from mec.tracking.generations import history
 from mec.tracking.registry import ModelRegistry
 from mec.tracking.runs import connected
+from pipelines import refreshing
 from tests.pipelines.answers import TRACKING, champion_tags, computed, request_rows, served
 from tests.pipelines.periods import mec, write_periods
 
@@ -50,7 +52,27 @@ def published_generation(directory: Path, codebook: str) -> tuple[int, str]:
     return published.generation, published.state
 
 
-def test_train_two_refreshes_and_rollback(shop: Path) -> None:
+class AskedError(Exception):
+    """Stops a refresh where it would start containers."""
+
+
+def mounted(shop: Path, period: int, monkeypatch: pytest.MonkeyPatch, *settings: str) -> set[Path]:
+    """What containers of a refresh would see beside the paths in the config."""
+
+    def containers(config: RunConfig, out: Path, image: str, reads: list[Path]) -> None:
+        raise AskedError(reads)
+
+    with monkeypatch.context() as patched:
+        patched.chdir(shop)
+        patched.setattr(refreshing, "Containers", containers)
+        patched.setattr(refreshing, "image_id", lambda _: "sha256:1")
+        config = load_config(Path("config.yaml"), settings)
+        with pytest.raises(AskedError) as caught:
+            refreshing.run_refresh(config, [Path(f"period-{period}.parquet")], Path("asked"), "docker")
+    return set(caught.value.args[0])
+
+
+def test_train_two_refreshes_and_rollback(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, scores = request_rows(shop), {}
 
     def check(version: str) -> None:
@@ -76,6 +98,10 @@ def test_train_two_refreshes_and_rollback(shop: Path) -> None:
     assert (again.returncode, again.stdout) == (0, "nothing new: shop version 2 has learned from these rows already\n")
     assert not (shop / "again").exists()
     check("2")
+
+    learned = shop / "period-1.parquet"  # by a refresh; the config does not name it, and only a training reads it again
+    assert learned not in mounted(shop, 2, monkeypatch)
+    assert learned in mounted(shop, 2, monkeypatch, "refresh.on_escalation=train")
 
     shutil.rmtree(shop / "run0")  # neither a refresh, which replays old rows, nor a rollback needs anything of the runs
     shutil.rmtree(shop / "run1")
