@@ -18,8 +18,8 @@ own:
     OMP_NUM_THREADS=1 rival/bin/python benchmarks/backbones.py speed    # three minutes
 
 Result of `speed` (2026-11-21, two EPYC cores, one thread; B 2,048, F 26, D 16, hidden 128-64; ratios are medians of 11
-rounds, above 1 where mec is faster; lr, deepfm, dcnv2 and the autoints at load 0.5, the others at load 3 to 5 of other
-work). The bound is 0.8 (afn with 128 logarithmic neurons):
+rounds, above 1 where mec is faster; lr, deepfm and the autoints at load 0.5, the others at load 3 to 5 of other work;
+dcn, dcnv2 and afn on 2026-11-22, 41 rounds). The bound is 0.8:
 
                     deepctr-torch    torch-rechub
     lr                       1.36
@@ -27,11 +27,11 @@ work). The bound is 0.8 (afn with 128 logarithmic neurons):
     afm                      1.26
     deepfm                   1.57
     pnn                      4.32
-    dcn                      2.39            1.28
-    dcnv2                    1.10            1.03
+    dcn                      2.92            1.43
+    dcnv2                    1.12            0.98
     autoint                  0.96            1.15
     autoint_plus             1.02            1.09
-    afn                      1.11
+    afn                      1.20
     afn_plus, sam, gdcn_p, gdcn_s: in no package that we found
 """
 
