@@ -19,7 +19,7 @@ own:
 
 Result of `speed` (2026-11-21, two EPYC cores, one thread; B 2,048, F 26, D 16, hidden 128-64; ratios are medians of 11
 rounds, above 1 where mec is faster; lr, deepfm and the autoints at load 0.5, the others at load 3 to 5 of other work;
-dcn, dcnv2 and afn on 2026-11-22, 41 rounds). The bound is 0.8:
+dcn, dcnv2 and afn on 2026-11-22, 41 rounds, at load 3). The bound is 0.8:
 
                     deepctr-torch    torch-rechub
     lr                       1.36

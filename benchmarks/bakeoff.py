@@ -91,7 +91,7 @@ def frontier(options: argparse.Namespace) -> int:
         own = [job for job in jobs if job.config is config]
         print("\n" + write_report(config, own, options.work / "report", settings))
     if options.fill:
-        _fill(options.fill, configs, options.work / "report")
+        fill_page(options.fill, options.work / "report")
     return _tell(failed)
 
 
@@ -178,13 +178,14 @@ def write_report(config: RunConfig, jobs: Sequence[Job], out: Path, settings: Se
     return "\n".join(lines)
 
 
-def _fill(page: Path, configs: Sequence[RunConfig], reports: Path) -> None:
+def fill_page(page: Path, reports: Path) -> None:
+    """Renew the lines of numbers from the newest report of every table, those of this run or not."""
     from bakeoff_study.numbers import TITLES, fill
     from bakeoff_study.workspace import write_whole
 
     from mec.bundle import read_json
 
-    files = {TITLES.get(config.name, config.name): reports / f"{config.name}.json" for config in configs}
+    files = {title: reports / f"{name}.json" for name, title in TITLES.items()}
     boards = {title: read_json(file) for title, file in files.items() if file.exists()}
     write_whole(page, fill(page.read_text(encoding="utf-8"), boards))
 
@@ -254,7 +255,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     timed.add_argument("--budget", default=EPOCHS_BUDGET, help="of every method but the full table")
     timed.add_argument("--rounds", type=int, default=9, help="turns of each method, two at least")
     timed.add_argument("--steps", type=int, default=8, help="training steps in a turn")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if (page := getattr(options, "fill", None)) is not None and not page.is_file():
+        parser.error(f"--fill: there is no {page}")
+    return options
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def run(
       mec run configs/ml1m.yaml --with configs/ablations/pq.yaml
       mec run configs/ml1m.yaml --set train.model=[deepfm,pnn,gdcn_p]
 
-    Exit code: 0 finished, 2 wrong input or settings, 1 a step crashed, 130 interrupted.
+    Exit code: 0 finished, 2 wrong input, wrong settings or a full disk, 1 a step crashed, 130 interrupted.
     """
     ctx.meta["debug"] = debug
     settings = load_config(config, overrides, layers)
@@ -167,7 +167,8 @@ def refresh(
       mec refresh configs/shop.yaml --data clicks/ --set refresh.arrivals.column=day --period 2026-08-01
       mec refresh configs/shop.yaml --data clicks/ --set refresh.codebooks=renewed
 
-    Exit code: 0 finished, whatever was decided; 2 wrong input or settings, 1 a step crashed, 130 interrupted.
+    Exit code: 0 finished, whatever was decided; 2 wrong input, wrong settings or a full disk, 1 a step crashed, 130
+    interrupted.
     """
     ctx.meta["debug"] = debug
     if periods:
@@ -217,7 +218,7 @@ def bakeoff(
       mec bakeoff configs/ml1m.yaml --out runs/bakeoff --budgets 2x,8x,32x,128x
       mec bakeoff configs/ml1m.yaml --methods qr,mec --set bakeoff.settings.qr.compose=add
 
-    Exit code: 0 finished, 2 wrong input or settings, 1 a step crashed, 130 interrupted.
+    Exit code: 0 finished, 2 wrong input, wrong settings or a full disk, 1 a step crashed, 130 interrupted.
     """
     ctx.meta["debug"] = debug
     settings = load_config(config, (*overrides, *options.bakeoff_overrides(methods, budgets, seeds)), layers)

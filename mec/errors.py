@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class MecError(ValueError):
-    """Bad input: the problem, the value found and what to do about it.
+    """What only the user can mend, bad input above all: the problem, the value found and what to do about it.
 
     Args:
         problem: What is wrong, naming the file, field or setting.

@@ -10,36 +10,47 @@ from collections.abc import Iterator
 from mec.errors import DiskFullError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_IN_TEXT = re.compile(r"\(os error (\d+)\)")  # safetensors is written in Rust and gives its errors no number
-_CUT_SHORT = re.compile(r"inline_container\.cc:\d+\] \. unexpected pos")  # all that torch.save says of it
+# errors without a number: safetensors is written in Rust, NumPy counts items, and torch.save says what follows from it
+_RUST = re.compile(r"\(os error (\d+)\)")
+_NUMPY = re.compile(r"^\d+ requested and \d+ written$")
+_TORCH = re.compile(r"inline_container\.cc:\d+\] \. unexpected pos|^basic_ios::clear: iostream error$")
 
 
 def full_disk(error: BaseException) -> DiskFullError | None:
     """What to tell the user if ``error``, or one behind it, says that a disk or quota is full; None for all others.
 
+    NumPy's and ``torch.save``'s errors say only that a file was cut short, which a full disk is the usual cause of.
+
     Args:
-        error: Of Python, PyArrow, sqlite (SQLAlchemy's wrapping included), safetensors or ``torch.save``.
+        error: Of Python, PyArrow, NumPy, sqlite (SQLAlchemy's wrapping included), safetensors or ``torch.save``.
     """
     for each in _chain(error):
         if isinstance(each, DiskFullError):
             return each
         if _says_full(each):
-            place = getattr(each, "filename", None) or "--out, --store, TMPDIR or what the output goes to"
-            return DiskFullError("no space left on device", found=place, fix="free some and run the same again")
+            place = getattr(each, "filename2", None) or getattr(each, "filename", None)  # the second of a copy is full
+            return DiskFullError(
+                "a file cannot be written: no space left on device, or over the quota",
+                found=place or "--out, --store, TMPDIR or what the output goes to",
+                fix="free some and run the same again",
+            )
     return None
 
 
 def _says_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
-        return error.errno in _FULL
+        return error.errno in _FULL or (error.errno is None and _NUMPY.search(str(error)) is not None)
     if isinstance(error, sqlite3.OperationalError):
-        return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # made by hand, it has none
     if type(error).__name__ == "SafetensorError":
-        return any(int(number) in _FULL for number in _IN_TEXT.findall(str(error)))
-    return type(error) is RuntimeError and _CUT_SHORT.search(str(error)) is not None
+        return any(int(number) in _FULL for number in _RUST.findall(str(error)))
+    return type(error) is RuntimeError and _TORCH.search(str(error)) is not None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    met: set[int] = set()
+    while error is not None and id(error) not in met:
         yield error
-        error = error.__cause__ or getattr(error, "orig", None)
+        met.add(id(error))
+        wrapped = getattr(error, "orig", None)  # SQLAlchemy's name for it
+        error = error.__cause__ or (wrapped if isinstance(wrapped, BaseException) else None)

@@ -216,7 +216,11 @@ def _step_environment(temporary: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _output_to(log: RunLog) -> Iterator[None]:
-    """Send what Kubeflow prints, logs and warns about to the log, without a traceback for each line on a full disk."""
+    """Send what Kubeflow prints, logs and warns about to the log.
+
+    A logging record that cannot be written is dropped: Kubeflow has handlers of its own, and on a full disk each record
+    would be a traceback. What is printed still raises.
+    """
     root = logging.getLogger()
     level, handlers, raises = root.level, root.handlers[:], logging.raiseExceptions
     root.handlers[:] = [logging.StreamHandler(log)]

@@ -165,7 +165,10 @@ class RunLog(io.TextIOBase):
         return list(self._tail)
 
     def _take(self, line: str) -> None:
-        self._file.write(line + "\n")
+        self._follow_line(line)
+        self._file.write(line + "\n")  # last: a full disk must not hide what the line says
+
+    def _follow_line(self, line: str) -> None:
         if started := _STARTED.search(line):
             self.step, self.error = self._name(started[1]), None
             self._tail.clear()

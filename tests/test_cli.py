@@ -103,7 +103,9 @@ def test_a_full_disk_is_said_without_a_traceback(config):
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: no space left on device; found: ")
+    assert ended.stderr.startswith(
+        "error: a file cannot be written: no space left on device, or over the quota; found: "
+    )
     assert "Traceback" not in ended.stderr
 
 

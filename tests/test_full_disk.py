@@ -1,4 +1,4 @@
-"""A full disk is one line, whichever library met it; each really meets one here."""
+"""A full disk is one line, whichever library met it; those that can really meet one here."""
 
 from __future__ import annotations
 
@@ -58,6 +58,41 @@ def test_files_of_python_and_arrow() -> None:
     assert full_disk(met(arrow)) is not None
 
 
+def test_arrays_that_are_cut_short(tmp_path: Path) -> None:
+    code = f"""
+import resource, signal, numpy
+from mec.full_disk import full_disk
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+try:
+    numpy.save({str(tmp_path / "a.npy")!r}, numpy.zeros(100_000))
+except OSError as error:
+    assert error.errno is None
+    print(full_disk(error))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "no space left on device" in ended.stdout
+
+
+def test_a_copy_names_where_it_goes() -> None:
+    found = full_disk(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "from.npy", None, "to.npy"))
+    assert found is not None
+    assert found.found == "to.npy"
+
+
+def test_errors_behind_errors() -> None:
+    circle = ValueError("x")
+    circle.__cause__ = circle
+    assert full_disk(circle) is None
+    other = ValueError("x")
+    other.__cause__ = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+    assert full_disk(other) is not None
+    assert full_disk(sqlite3.OperationalError("database is locked")) is None
+    circle.orig = "no error"  # type: ignore[attr-defined]
+    circle.__cause__ = None
+    assert full_disk(circle) is None
+
+
 def test_a_database(tmp_path: Path) -> None:
     with small(tmp_path / "a.db") as connection:
         assert full_disk(met(lambda: fill(connection))) is not None
@@ -96,8 +131,8 @@ def test_a_step_says_so_and_leaves_no_record(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(DiskFullError), step("count", tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "codes.npy")
     assert capsys.readouterr().out == (
-        "[count] error: DiskFullError: no space left on device; found: codes.npy; "
-        "fix: free some and run the same again\n"
+        "[count] error: DiskFullError: a file cannot be written: no space left on device, or over the quota; "
+        "found: codes.npy; fix: free some and run the same again\n"
     )
     assert not (tmp_path / STEP_FILE).exists()
 
@@ -132,5 +167,5 @@ mec.cli.main()
 """
     ended = subprocess.run([sys.executable, "-c", code, "config", "x.yaml"], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("error: no space left on device; found: ")
+    assert ended.stderr.startswith("error: a file cannot be written: no space left on device, or over the quota; ")
     assert "Traceback" not in ended.stderr

@@ -46,7 +46,7 @@ def draw_curve(board: Mapping[str, Any]) -> bytes:
                 axes.errorbar(ratios, [auc["mean"] for _, auc in found], yerr=half, fmt="none", color=color, alpha=0.6)
             means = [auc["mean"] for _, auc in found]
             axes.plot(ratios, means, color=color, marker=marker, markersize=4.5, label=method.replace("$", r"\$"))
-        _ratio_axis(axes, [ratio for found in points.values() for ratio, _ in found] or [1.0])
+        ratio_axis(axes, [ratio for found in points.values() for ratio, _ in found] or [1.0])
         axes.set(ylabel="test AUC")
         _auc_axis(axes, [row["auc"] for row in board["rows"] if "auc" in row])
         handles, labels = axes.get_legend_handles_labels()
@@ -80,7 +80,8 @@ def _auc_axis(axes: Axes, aucs: list[Mapping[str, Any]]) -> None:
         axes.set_title("Intervals that leave the frame are cut", color=GREY, fontsize=8)
 
 
-def _ratio_axis(axes: Axes, ratios: list[float]) -> None:
+def ratio_axis(axes: Axes, ratios: list[float]) -> None:
+    """Powers of two, over all ratios; sizes that are near each other are drawn near each other."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     margin = max(1.1, math.sqrt(_MIN_SPAN / (max(ratios) / min(ratios))))

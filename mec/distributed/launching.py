@@ -53,10 +53,15 @@ def run_in_processes(step: str, num: int, arguments: Mapping[str, Any]) -> bool:
 
 
 def write_error(error: MecError, folder: Path, rank: int) -> None:
-    """Leave an error for the process that started this one."""
+    """Leave an error for the process that started this one; where the disk is full, print it."""
     found = None if error.found is None else str(error.found)
     facts = {"type": type(error).__name__, "problem": error.problem, "found": found, "fix": error.fix}
-    Path(folder, _ERROR.format(rank)).write_text(json.dumps(facts), encoding="utf-8")
+    draft = Path(folder, f"{rank}.part")
+    try:
+        draft.write_text(json.dumps(facts), encoding="utf-8")
+        draft.replace(Path(folder, _ERROR.format(rank)))
+    except OSError:
+        print(error, file=sys.stderr)
 
 
 def _first_error(folder: Path, num: int) -> MecError | None:

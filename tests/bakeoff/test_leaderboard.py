@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from mec.bakeoff.curve import draw_curve
+from mec.bakeoff.curve import draw_curve, ratio_axis
 from mec.bakeoff.estimates import estimate
 from mec.bakeoff.leaderboard import make_leaderboard
 from mec.bakeoff.pages import heading, leaderboard_markdown, leaderboard_page
 from mec.errors import BundleError
+from mec.evaluation.figure_style import new_figure
 from tests.bakeoff.made_up import cell, cells, failed
 
 T_2 = 4.302653  # 97.5 % quantile of Student's t with 2 degrees of freedom, from a table
@@ -178,6 +181,18 @@ def test_pages_hold_every_method_and_what_is_recommended():
         assert "over budget: m0 did not make it" in shown
     assert "data:image/png;base64," in page
     assert heading(board).startswith("Best by validation AUC: full within 1x")
+
+
+@pytest.mark.parametrize("ratios", [[8.0], [1.0], [8.0, 9.1], [0.7, 1.3], [2.0, 130.0]])
+def test_the_axis_of_ratios_spans_all_and_a_factor_of_four_at_least(ratios):
+    axes = new_figure(4, 3).subplots()
+    ratio_axis(axes, ratios)
+    low, high = axes.get_xlim()
+    assert low < min(ratios) <= max(ratios) < high
+    assert high / low > 3.999
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert len(ticks) >= 2
+    assert all(math.log2(tick).is_integer() for tick in ticks)
 
 
 def test_pages_of_a_bakeoff_in_which_nothing_was_measured():

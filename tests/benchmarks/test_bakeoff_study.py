@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import bakeoff
 import pytest
 from bakeoff_study import claims, frontier, numbers, tuning
 from bakeoff_study.claims import CLAIMS, agreement
@@ -17,6 +19,7 @@ from mec.bakeoff.cells import Cell, plan_cells
 from mec.bakeoff.estimates import Estimate
 from mec.bakeoff.leaderboard import make_leaderboard
 from mec.config import parse_config
+from mec.embeddings.methods import METHODS
 from tests.bakeoff.made_up import cells, failed
 
 BUDGET = {"text": "8x", "bytes": 1000}
@@ -55,21 +58,42 @@ def test_one_seed_is_never_beyond_chance():
     assert "| 8x | on |" in "\n".join(frontier.frontier_table(board(mec=[0.8], qr=[0.9])))
 
 
-def test_a_page_has_every_methods_auc_and_place_at_every_budget():
+def test_a_page_has_every_methods_auc_and_place_at_every_budget(tmp_path):
     two = [*cells("pq", "8x", [0.8, 0.82], [0.7, 0.72], 900), *cells("qr", "8x", [0.8, 0.8], [0.73, 0.73], 300)]
     whole = cells("full", "1x", [0.8, 0.8], [0.75, 0.75], 8000)
-    page = "a\n<!-- numbers: pq -->\n\n<!-- numbers: qr --> old\n<!-- numbers: full -->\n<!-- numbers: mec -->\nb\n"
-    filled = numbers.fill(page, {"Shop": make_leaderboard([*whole, *two])})
-    assert filled.splitlines() == [
+    one_seed = cells("dhe", "8x", [0.9], [0.9], 900)  # has no place beside those of two
+    (tmp_path / "yelp_next.json").write_text(json.dumps(make_leaderboard([*whole, *two, *one_seed])))
+    page = tmp_path / "page.md"
+    old = "*Test AUC and place.* old\n"
+    names = ["pq", "qr", "full", "mec", "dhe"]
+    page.write_text("a\n" + "".join(f"<!-- numbers: {name} -->\n{old * (name in 'pqmec')}\n" for name in names) + "b\n")
+    bakeoff.fill_page(page, tmp_path)
+    filled = page.read_text()
+    assert [line for line in filled.splitlines() if line] == [
         "a",
-        "<!-- numbers: pq --> *Test AUC and place.* Shop: 8x .7100, 2 of 2.",
-        "",
-        "<!-- numbers: qr --> *Test AUC and place.* Shop: 8x .7300 (at 27x), 1 of 2.",
-        "<!-- numbers: full --> *Test AUC and place.* Shop: whole .7500.",
+        "<!-- numbers: pq -->",
+        "*Test AUC and place.* Yelp: 8x .7100, 2 of 2.",
+        "<!-- numbers: qr -->",
+        "*Test AUC and place.* Yelp: 8x .7300 (at 27x), 1 of 2.",
+        "<!-- numbers: full -->",
+        "*Test AUC and place.* Yelp: whole .7500.",
         "<!-- numbers: mec -->",
+        "<!-- numbers: dhe -->",
         "b",
     ]
-    assert numbers.fill(filled, {"Shop": make_leaderboard([*whole, *two])}) == filled
+    bakeoff.fill_page(page, tmp_path)
+    assert page.read_text() == filled
+
+
+def test_a_page_that_is_not_there_is_missed_before_anything_runs(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        bakeoff.parse(["frontier", "--work", str(tmp_path), "--fill", str(tmp_path / "none.md")])
+    assert "there is no" in capsys.readouterr().err
+
+
+def test_every_method_has_its_line_in_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    assert sorted(re.findall(r"(?m)^<!-- numbers: (\w+) -->$", page)) == sorted(METHODS.names())
 
 
 def test_a_page_says_what_is_beyond_a_method():
