@@ -52,5 +52,4 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in met:
         yield error
         met.add(id(error))
-        wrapped = getattr(error, "orig", None)  # SQLAlchemy's name for it
-        error = error.__cause__ or (wrapped if isinstance(wrapped, BaseException) else None)
+        error = error.__cause__
