@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as ``path``.png and ``path``.svg."""
-    with house_style():
+    """Write a figure as ``path``.png and ``path``.svg, the same bytes for the same figure."""
+    import matplotlib as mpl
+
+    with house_style(), mpl.rc_context({"svg.hashsalt": "mec"}):
         path.with_suffix(".png").write_bytes(to_png(figure))
         stream = BytesIO()
         figure.savefig(stream, format="svg", metadata={"Date": None})
