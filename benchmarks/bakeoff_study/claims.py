@@ -10,8 +10,8 @@ From the papers: DeepFM 16-16, batches of 2,048, D 16, random first rows, thresh
 FM for LightFM. Floats are counted with 4 bytes, as parameters are there. Ours, since papers do not say: Adam 1e-3, no
 dropout, patience 2, and an L2 that is chosen for *full tables* by validation AUC on seed 0, then used for all: it
 favours them. One and the same DPQ setting, and random ones per field, are each the best of six by validation AUC on
-seed 0. AMTL and MDE have half the bytes of the full tables. LightFM has 8x fewer bytes; xLightFM starts there, and its
-search may take fewer or more (the K with the largest weight, as in the paper).
+seed 0. AMTL and MDE have half the bytes of the full tables. xLightFM starts at 8x fewer bytes, and its search may take
+fewer or more (the K with the largest weight, as in the paper); LightFM has 8x fewer, and 5x, beside what it took.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ CLAIMS = (
         True,
         "above",
     ),
-    Claim("xlightfm", "xLightFM", ("LightFM",), {}, True, "smaller"),
+    Claim("xlightfm", "xLightFM", ("LightFM, 8x", "LightFM, 5x"), {}, True, "smaller"),
 )
 
 
@@ -134,7 +134,8 @@ def entries(inputs: CellInputs) -> dict[str, Entry]:
         "AutoDPQ": Entry("autodpq", "1x", ({**searched, "derive": "argmax"},)),
         "MDE": Entry("mde", "2x", (_FLOATS,)),
         "AMTL": Entry("amtl", "2x", (_FLOATS,)),
-        "LightFM": Entry("lightfm", "8x", (_FLOATS,), "fm"),
+        "LightFM, 8x": Entry("lightfm", "8x", (_FLOATS,), "fm"),
+        "LightFM, 5x": Entry("lightfm", "5x", (_FLOATS,), "fm"),
         "xLightFM": Entry("xlightfm", "8x", ({**_FLOATS, "derive": "argmax"},), "fm"),
     }
 
