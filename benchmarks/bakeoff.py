@@ -19,9 +19,9 @@ rerun does what is missing (``bakeoff_study/workspace.py``).
 
 What it costs, from single cells on a busy machine: an FM with its folds 1 to 6 minutes of one core; a cell 10 to 90 s,
 for methods that start from random use all 10 epochs and others 3 or 4. Of the 909 cells perhaps a quarter
-cannot reach their budget and cost nothing. The others are some five hours of one core; one seed and two budgets are
-about one. Trials come on top, 70 cells a table. ``claims`` has some 50 trainings on MovieLens-1M; ``epochs`` takes five
-minutes.
+cannot reach their budget and cost nothing. Trials come on top, 70 cells a table. Beauty, trials included and without
+dhe, took under two hours of one core; Yelp's cells take three times as long. ``claims`` has 55 trainings on
+MovieLens-1M, some forty minutes; ``epochs`` takes five minutes.
 
 Result of ``epochs`` (2026-11-21, yelp_next at 8x, B 2,048, one thread, busy EPYC cores; two runs, 3 and 5 rounds):
 every method but DHE trains within 3 times the full table's time: dpq_sx 2.74, mgqe 2.36, dpq_vq 2.27, xlightfm 1.72,
