@@ -20,7 +20,7 @@ rerun does what is missing (``bakeoff_study/workspace.py``).
 What it costs, from single cells on a busy machine: an FM with its folds 1 to 6 minutes of one core; a cell 10 to 90 s,
 for methods that start from random use all 10 epochs and others 3 or 4. Of the 909 cells perhaps a quarter
 cannot reach their budget and cost nothing. Trials come on top, 70 cells a table. Beauty, trials included and without
-dhe, took under two hours of one core; Yelp's cells take three times as long. ``claims`` has 55 trainings on
+dhe, took under two hours of one core; Yelp's cells take three times as long. ``claims`` has 43 trainings on
 MovieLens-1M, some forty minutes; ``epochs`` takes five minutes.
 
 Result of ``epochs`` (2026-11-21, yelp_next at 8x, B 2,048, one thread, busy EPYC cores; two runs, 3 and 5 rounds):
