@@ -21,7 +21,6 @@ from mec.cli_schedule import schedule
 from mec.cli_submit import submit
 from mec.config import load_config
 from mec.errors import MecError
-from mec.full_disk import full_disk
 from mec.version import __version__
 
 _runner = click.option(
@@ -44,6 +43,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
+            from mec.full_disk import full_disk
+
             known = error if isinstance(error, MecError) else full_disk(error)
             if known is None:
                 raise

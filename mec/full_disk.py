@@ -25,8 +25,6 @@ def full_disk(error: BaseException) -> DiskFullError | None:
         error: Of Python, PyArrow, NumPy, sqlite (SQLAlchemy's wrapping included), safetensors or ``torch.save``.
     """
     for each in _chain(error):
-        if isinstance(each, DiskFullError):
-            return each
         if _says_full(each):
             place = getattr(each, "filename2", None) or getattr(each, "filename", None)  # the second of a copy is full
             return DiskFullError(

@@ -51,20 +51,15 @@ def reported_errors(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except MecError as error:
-        _print_error(name, error)
-        raise
     except Exception as error:
-        full = full_disk(error)
-        if full is None:
+        known = error if isinstance(error, MecError) else full_disk(error)
+        if known is None:
             raise
-        _print_error(name, full)
-        raise full from error
-
-
-def _print_error(name: str, error: MecError) -> None:
-    text = str(error).replace("\n", " ⏎ ")
-    print(f"[{name}] error: {type(error).__name__}: {text}", flush=True)
+        text = str(known).replace("\n", " ⏎ ")
+        print(f"[{name}] error: {type(known).__name__}: {text}", flush=True)
+        if known is error:
+            raise
+        raise known from error
 
 
 def peak_rss_bytes() -> int:

@@ -42,8 +42,9 @@ def test_a_step_records_time_and_memory(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_user_errors_become_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DataError), step("count", tmp_path):
+    with pytest.raises(DataError) as caught, step("count", tmp_path):
         raise DataError("x.csv: line 3 is ragged", found="2 columns", fix="give every line\n3 columns")
+    assert caught.value.__cause__ is None
     line = parse(capsys.readouterr().out)
     assert line is not None
     assert line.event == "error"

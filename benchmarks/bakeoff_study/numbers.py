@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mec.bakeoff.cells import REFERENCE, REFERENCE_BUDGET
+from mec.evaluation import formatting as fmt
 
 TITLES = {"ml1m": "MovieLens-1M", "yelp_next": "Yelp", "beauty_next": "Beauty"}  # configs, as readers know them
 _START = "*Test AUC and place.*"
@@ -70,4 +71,4 @@ def _is_measured(row: Mapping[str, Any], board: Board) -> bool:
 
 
 def _auc(row: Mapping[str, Any]) -> str:
-    return f"{row['auc']['mean']:.4f}".removeprefix("0")
+    return fmt.metric(row["auc"]["mean"]).removeprefix("0")

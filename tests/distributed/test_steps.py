@@ -15,7 +15,7 @@ from mec.bundle import Bundle, open_bundle
 from mec.config import EvaluateConfig, PretrainConfig, QuantizeConfig, ReferenceConfig, TrainConfig
 from mec.distributed.__main__ import call
 from mec.distributed.launching import run_in_processes, write_error
-from mec.errors import ConfigError, TrainingError
+from mec.errors import ConfigError, DiskFullError, TrainingError
 from mec.model_bundle import WEIGHTS_FILE
 from mec.pretraining import pretrain_step
 from mec.quantize.quantizing import quantize_step
@@ -129,6 +129,11 @@ def test_errors_travel_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     with pytest.raises(RuntimeError, match="the 2 processes of step train ended with code 9"):
         run_in_processes("train", 2, {})
+
+
+def test_an_error_that_cannot_be_left_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_error(DiskFullError("no space"), tmp_path / "gone", rank=0)
+    assert capsys.readouterr().err == "no space\n"
 
 
 def test_torchrun_around_the_step_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import logging
+import os
 
 import pytest
 from rich.console import Console
 
 from mec.progress import Progress
+from pipelines.running import _output_to
 from pipelines.watching import Display, RunLog
 
 
@@ -54,6 +58,23 @@ def test_lines_may_arrive_in_pieces(watched):
     for piece in ("    ", "[count] do", "ne in 1.0 s, peak 9 MiB | x", "\n"):
         watched.log.write(piece)
     assert watched.screen.getvalue() == "count      1.0 s, peak 9 MiB | x\n"
+
+
+def test_a_full_disk_does_not_hide_what_a_line_says(watched, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    watched.started("count")
+    for name in ("write", "flush"):
+        monkeypatch.setattr(watched.log._file, name, full)
+    with pytest.raises(OSError, match="space"):
+        watched.log.write("    [count] error: DiskFullError: no space\n")
+    assert (watched.log.step, watched.log.error) == ("count", "DiskFullError: no space")
+    with _output_to(watched.log):  # Kubeflow's records are dropped, without a traceback for each
+        logging.getLogger("kfp").warning("x")
+    assert capsys.readouterr().err == ""
+    assert logging.raiseExceptions
+    monkeypatch.undo()
 
 
 def test_the_error_of_a_step_is_found(watched):
