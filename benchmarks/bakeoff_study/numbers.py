@@ -15,13 +15,14 @@ from mec.evaluation import formatting as fmt
 
 TITLES = {"ml1m": "MovieLens-1M", "yelp_next": "Yelp", "beauty_next": "Beauty"}  # configs, as readers know them
 _START = "*Test AUC and place.*"
-_MARK = re.compile(rf"(?m)^<!-- numbers: (\w+) -->\n(?:{re.escape(_START)}.*\n)?")
+_MARK = re.compile(rf"(?m)^<!-- numbers: (\w+) -->\n(?:{re.escape(_START)}(.*)\n)?")
+_TABLE = re.compile(rf" ({'|'.join(map(re.escape, TITLES.values()))}): ")
 _NEAR = 1.25  # bytes that are this much fewer than the budget are told
 Board = Mapping[str, Any]
 
 
 def fill(page: str, boards: Mapping[str, Board]) -> str:
-    """The page with its lines of numbers renewed.
+    """The page with its lines of numbers renewed; what they say of a table without a board stays.
 
     Args:
         page: Markdown.
@@ -29,15 +30,18 @@ def fill(page: str, boards: Mapping[str, Board]) -> str:
     """
 
     def renewed(found: re.Match[str]) -> str:
-        line = method_line(found[1], boards)
+        line = method_line(found[1], boards, kept=found[2] or "")
         return f"<!-- numbers: {found[1]} -->\n" + (f"{line}\n" if line else "")
 
     return _MARK.sub(renewed, page)
 
 
-def method_line(method: str, boards: Mapping[str, Board]) -> str:
-    """One method on all tables; empty where nothing was measured."""
-    parts = [text for name, board in boards.items() if (text := _of_table(method, name, board))]
+def method_line(method: str, boards: Mapping[str, Board], kept: str = "") -> str:
+    """One method on all tables, those without a board as ``kept`` has them; empty where nothing was measured."""
+    pieces = _TABLE.split(kept)[1:]
+    said = {name: f"{name}: {text.strip()}" for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
+    said |= {name: _of_table(method, name, board) for name, board in boards.items()}
+    parts = [text for name in [*TITLES.values(), *boards] if (text := said.pop(name, ""))]
     return f"{_START} {' '.join(parts)}" if parts else ""
 
 

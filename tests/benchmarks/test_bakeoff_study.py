@@ -85,6 +85,14 @@ def test_a_page_has_every_methods_auc_and_place_at_every_budget(tmp_path):
     assert page.read_text() == filled
 
 
+def test_what_is_said_of_other_tables_stays():
+    old = " MovieLens-1M: 2x .1; 8x beyond. Yelp: 8x .2, 3 of 4; 32x .1. Beauty: 8x .3 (at 9x), 1 of 2."
+    line = numbers.method_line("qr", {"Yelp": board(qr=[0.8], pq=[0.7])}, kept=old)
+    assert line == (
+        "*Test AUC and place.* MovieLens-1M: 2x .1; 8x beyond. Yelp: 8x .8000, 1 of 2. Beauty: 8x .3 (at 9x), 1 of 2."
+    )
+
+
 def test_a_page_that_is_not_there_is_missed_before_anything_runs(tmp_path, capsys):
     with pytest.raises(SystemExit):
         bakeoff.parse(["frontier", "--work", str(tmp_path), "--fill", str(tmp_path / "none.md")])
