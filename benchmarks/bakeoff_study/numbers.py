@@ -1,6 +1,7 @@
-"""What was measured of each method, a line of docs/methods.md for each: test AUC and place at every budget and table.
+"""What was measured, in docs/methods.md: each method's test AUC and place, and where MEC stands on the frontier.
 
-The line below ``<!-- numbers: NAME -->`` tells what is known of NAME; the rest of the page is written by hand. A place
+The line below ``<!-- numbers: NAME -->`` tells what is known of NAME at every budget and table, and the table below
+``<!-- frontier: TABLE -->`` is that of ``bakeoff_study.frontier``; the rest of the page is written by hand. A place
 is among the methods that were measured at that budget with all seeds of the table, by mean test AUC.
 """
 
@@ -10,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bakeoff_study.frontier import frontier_table
 from mec.bakeoff.cells import REFERENCE, REFERENCE_BUDGET
 from mec.evaluation import formatting as fmt
 
@@ -17,12 +19,13 @@ TITLES = {"ml1m": "MovieLens-1M", "yelp_next": "Yelp", "beauty_next": "Beauty"} 
 _START = "*Test AUC and place.*"
 _MARK = re.compile(rf"(?m)^<!-- numbers: (\w+) -->\n(?:{re.escape(_START)}(.*)\n)?")
 _TABLE = re.compile(rf" ({'|'.join(map(re.escape, TITLES.values()))}): ")
+_FRONTIER = re.compile(r"(?m)^<!-- frontier: (.+) -->\n(?:\|.*\n)*")
 _NEAR = 1.25  # bytes that are this much fewer than the budget are told
 Board = Mapping[str, Any]
 
 
 def fill(page: str, boards: Mapping[str, Board]) -> str:
-    """The page with its lines of numbers renewed; what they say of a table without a board stays.
+    """The page with its lines of numbers and frontiers renewed; what is said of a table without a board stays.
 
     Args:
         page: Markdown.
@@ -33,7 +36,11 @@ def fill(page: str, boards: Mapping[str, Board]) -> str:
         line = method_line(found[1], boards, kept=found[2] or "")
         return f"<!-- numbers: {found[1]} -->\n" + (f"{line}\n" if line else "")
 
-    return _MARK.sub(renewed, page)
+    def drawn_again(found: re.Match[str]) -> str:
+        board = boards.get(found[1])
+        return found[0] if board is None else "\n".join([f"<!-- frontier: {found[1]} -->", *frontier_table(board), ""])
+
+    return _FRONTIER.sub(drawn_again, _MARK.sub(renewed, page))
 
 
 def method_line(method: str, boards: Mapping[str, Board], kept: str = "") -> str:

@@ -93,6 +93,20 @@ def test_what_is_said_of_other_tables_stays():
     )
 
 
+def test_a_page_has_the_frontier_of_every_table():
+    both = board(mec=[0.80, 0.801, 0.799], qr=[0.700, 0.701, 0.699]) | {
+        "budgets": [BUDGET],
+        "full_bytes": 8000,
+    }
+    old = "<!-- frontier: Beauty -->\n| old |\n<!-- frontier: Yelp -->\n| old |\n| old |\n\nText.\n"
+    lines = numbers.fill(old, {"Yelp": both}).splitlines()
+    assert lines[:3] == ["<!-- frontier: Beauty -->", "| old |", "<!-- frontier: Yelp -->"]
+    assert lines[3:6] == frontier.frontier_table(both)
+    assert "| 8x | above |" in lines[5]
+    assert lines[6:] == ["", "Text."]
+    assert numbers.fill("\n".join(lines), {"Yelp": both}).splitlines() == lines
+
+
 def test_a_page_that_is_not_there_is_missed_before_anything_runs(tmp_path, capsys):
     with pytest.raises(SystemExit):
         bakeoff.parse(["frontier", "--work", str(tmp_path), "--fill", str(tmp_path / "none.md")])
