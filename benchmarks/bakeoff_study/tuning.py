@@ -1,9 +1,10 @@
 """How each method of the frontier is trained: of a few settings the one of the best validation AUC, by table.
 
 Methods that start from random rows need very different L2 than those that start from the FM's, and one for all would
-decide the comparison. So every method has the same number of trials: three weights of the L2. Codes of a trained
-table (pq, opq, mec) choose between frozen codewords and trained ones of two weights. DHE, which has no table and takes
-27 times as long, keeps the common one. Trials are cells of seed 0 at 8x, or at 2x or 1x where that is beyond a method;
+decide the comparison. So every method has the same number of trials: three weights of the L2. PQ and OPQ, whose
+codewords are not trained (trained ones are LightFM's), have three weights of values in k-means; MEC chooses between
+frozen codewords and trained ones of two weights of the L2. DHE, which has no table and takes 27 times as long, keeps
+the common one. Trials are cells of seed 0 at 8x, or at 2x or 1x where that is beyond a method;
 the choice holds for all budgets and seeds.
 """
 
@@ -19,12 +20,13 @@ from mec.config import RunConfig
 
 BUDGETS = ("8x", "2x", "1x")
 L2_POINTS = (0.0, 0.003, 0.02)
+_BY_WEIGHTS = tuple({"settings": {"weights": weights}} for weights in ("none", "sqrt", "log2"))
 _WARM = {"settings": {"codewords": "warm"}}
 # method -> trials: what goes into bakeoff.training and bakeoff.settings
 _POINTS: dict[str, tuple[dict[str, dict[str, Any]], ...]] = {
     "mec": ({}, _WARM | {"training": {"l2": 0.003}}, _WARM | {"training": {"l2": 0.02}}),
-    "pq": ({}, _WARM | {"training": {"l2": 0.003}}, _WARM | {"training": {"l2": 0.02}}),
-    "opq": ({}, _WARM | {"training": {"l2": 0.003}}, _WARM | {"training": {"l2": 0.02}}),
+    "pq": _BY_WEIGHTS,
+    "opq": _BY_WEIGHTS,
     "dhe": ({},),
 }
 _BY_L2 = tuple({"training": {"l2": l2}} for l2 in L2_POINTS)

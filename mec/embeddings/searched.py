@@ -7,7 +7,7 @@ take the candidate of the largest weight whatever it costs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self, TypeVar
 
 import numpy as np
@@ -128,15 +128,27 @@ class SuperEmbedding(Method[MethodSettings]):
     """The embedding of a search: exact rows of small vocabularies, a supernet for each of the others.
 
     It is a ``Method`` for the training loop's sake, and is never finished or served.
+
+    Args:
+        inputs: As of every method.
+        settings: Of the method that searches.
+        small: Vocabularies with exact rows.
+        supernets: Of the other vocabularies, in the layout's order.
+        first_rows: Vocabulary -> (V, D + 1) rows that exact rows start from; None draws them.
     """
 
     name = "search"
 
     def __init__(
-        self, inputs: MethodInputs, settings: MethodSettings, small: Sequence[str], supernets: dict[str, Supernet]
+        self,
+        inputs: MethodInputs,
+        settings: MethodSettings,
+        small: Sequence[str],
+        supernets: dict[str, Supernet],
+        first_rows: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__(inputs, settings)
-        self.exact = ExactRows(inputs, small, settings.init_std) if small else None
+        self.exact = ExactRows(inputs, small, settings.init_std, first_rows) if small else None
         self.supernets = nn.ModuleList(supernets.values())
         self.slots = SlotOrder(inputs.layout, small, list(supernets))
 
@@ -233,14 +245,15 @@ class SearchedMethod(TableMethod[SettingsT]):
     ) -> Self:
         """Train all candidates, weights on ``train`` and mixture on ``valid``, and choose; see ``Method.search``.
 
-        A method whose sizes were found already comes back as it is.
+        A method whose sizes were found already comes back as it is, and so does one that has nothing to choose from,
+        for all candidates are beyond the bytes.
         """
-        if self.settings.found is not None or not self.large:
+        if self.settings.found is not None or not self.large or self._nothing_fits():
             return self
         inputs, own = self.inputs, self.settings
         supernets = {name: self.make_supernet(name, inputs, own) for name in self.large}
         small = [name for name, _ in inputs.layout.vocabularies if name not in supernets]
-        mixed = model.reading(SuperEmbedding(inputs, own, small, supernets))
+        mixed = model.reading(SuperEmbedding(inputs, own, small, supernets, self.first_rows(inputs, own)))
         architecture = [parameter for net in supernets.values() for parameter in net.architecture()]
         for passed in alternate(
             mixed,
@@ -263,6 +276,18 @@ class SearchedMethod(TableMethod[SettingsT]):
         Where no choice fits the bytes of the unsearched method, that method's own sizes come back.
         """
         inputs, own = self.inputs, self.settings
+        found = self._chosen(scores)
+        if found is not None:
+            return found
+        return {name: self.unsearched(name, inputs, own) * len(scores[name]) for name in scores}
+
+    def _nothing_fits(self) -> bool:
+        """Whether even the smallest candidates of all items take more bytes than ``derive`` allows."""
+        inputs, own = self.inputs, self.settings
+        return self._chosen({name: -self.item_bytes(name, inputs, own).astype(float) for name in self.large}) is None
+
+    def _chosen(self, scores: dict[str, NDArray[np.float64]]) -> dict[str, Choice] | None:
+        inputs, own = self.inputs, self.settings
         options = {name: self.candidates(name, inputs, own) for name in scores}
         items = [(name, item) for name in scores for item in range(len(scores[name]))]
         flat = [scores[name][item] for name, item in items]
@@ -283,7 +308,7 @@ class SearchedMethod(TableMethod[SettingsT]):
             if over <= 0:
                 return found
             limit -= over  # what no item has for itself, such as exact rows and projections
-        return {name: self.unsearched(name, inputs, own) * len(scores[name]) for name in scores}
+        return None
 
     @classmethod
     def check_found(cls, inputs: MethodInputs, settings: SettingsT) -> None:

@@ -6,7 +6,8 @@ codewords K is searched per vocabulary: candidates, each k-means codewords of it
     e(x) = sum_K w_K q_K(x),  w = softmax((log p + Gumbel noise) / temperature)
 
 Codewords and the backbone learn from training batches, p from validation batches. Then training starts again from the
-k-means codewords of the K that was chosen. All candidates stand for the same rows, so they need no normalisation.
+k-means codewords of the K that was chosen. Exact rows of small vocabularies start from the trained table's. All
+candidates stand for the same rows, so they need no normalisation.
 
 Bytes per vocabulary: ceil(V M ceil(log2 K) / 8) of codes and K (D + 1) floats.
 """
@@ -14,11 +15,11 @@ Bytes per vocabulary: ceil(V M ceil(log2 K) / 8) of codes and K (D + 1) floats.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mec.embeddings.code_plan import CodePlan, Coding, NumCodes, NumCodewords, codes_of_size, num_code_sizes
@@ -27,7 +28,7 @@ from mec.embeddings.method import METHODS, MethodInputs, with_settings
 from mec.embeddings.searched import Choice, GumbelSupernet, SearchedMethod, SearchSettings, Supernet
 from mec.embeddings.table_method import Table
 from mec.errors import ConfigError
-from mec.quantize.packing import pack
+from mec.quantize.packing import MAX_BITS, pack
 from mec.quantize.product import ProductCodebook
 from mec.quantize.sampling import sample_points
 
@@ -41,7 +42,14 @@ class XLightFMSettings(SearchSettings):
 
     num_codes: NumCodes = Field(4, description="M, codes per value, at most D + 1")
     num_codewords: NumCodewords = Field(64, description="K before the search")
-    candidates: tuple[NumCodewords, ...] = Field((16, 64, 256), min_length=1, description="K to choose from")
+    candidates: tuple[NumCodewords, ...] | None = Field(
+        None, min_length=1, description="K to choose from; null: a quarter of that before the search, that, and 4 times"
+    )
+
+    @model_validator(mode="after")
+    def _starts(self) -> Self:
+        self.refuse_without_effect(["init_std"], "on rows that start from pre-trained ones")
+        return self
 
 
 class FixedCodesTable(Table):
@@ -125,7 +133,15 @@ class XLightFM(SearchedMethod[XLightFMSettings]):
     @classmethod
     def candidates(cls, vocabulary: str, inputs: MethodInputs, settings: XLightFMSettings) -> list[Choice]:
         """K."""
-        return [(num_codewords,) for num_codewords in sorted(set(settings.candidates))]
+        start = settings.num_codewords
+        most = min(1 << MAX_BITS, inputs.layout.size(vocabulary))
+        around = [k for k in (start // 4, start, 4 * start) if k == start or 2 <= k <= most]
+        return [(num_codewords,) for num_codewords in sorted(set(settings.candidates or around))]
+
+    @classmethod
+    def first_rows(cls, inputs: MethodInputs, settings: XLightFMSettings) -> Mapping[str, Tensor] | None:
+        """See ``TableMethod.first_rows``."""
+        return inputs.pretrained
 
     @classmethod
     def unsearched(cls, vocabulary: str, inputs: MethodInputs, settings: XLightFMSettings) -> Choice:

@@ -134,6 +134,7 @@ def test_a_page_says_what_is_beyond_a_method():
         ("xlightfm", 0.0, 0.005, True, "yes"),
         ("xlightfm", -0.01, 0.005, True, "no: below"),
         ("xlightfm", 0.01, 0.005, False, "no: not smaller"),
+        ("amtl", -0.01, 0.005, False, "no: below and not smaller"),
         ("amtl", 0.01, None, True, "one seed tells nothing"),
     ],
 )

@@ -17,6 +17,7 @@ from mec.data.dataset import EncodedDataset
 from mec.data.layout import FieldLayout, FieldSlots
 from mec.data.shards import DatasetWriter
 from mec.embeddings import search as search_module
+from mec.embeddings import searched as searched_module
 from mec.embeddings.choosing import best_each, best_within, dim_candidates
 from mec.embeddings.method import Method, MethodInputs
 from mec.embeddings.methods import build_method
@@ -197,6 +198,21 @@ def test_scores_decide_and_a_budget_moves_bytes_to_where_they_count():
     assert free.derived({"rich": high, "partner": flat, "noise": low})["rich"] == (8,)
     least = build_method("autodim", own_inputs(), {"dim": 1, "candidates": (4, 8), **LARGE})
     assert least.derived(dict.fromkeys(NAMES, np.zeros((1, 2)))) == dict.fromkeys(NAMES, (1,))
+
+
+def test_nothing_is_trained_where_no_candidate_fits(small, monkeypatch):
+    def fail(*arguments, **settings):
+        raise AssertionError("searched for nothing")
+
+    monkeypatch.setattr(searched_module, "alternate", fail)
+    least = build_method("autodim", own_inputs(), {"dim": 1, "candidates": (4, 8), **LARGE})
+    assert least.search(model_of(least), small, OPTIMIZER, None) is least
+    free = build_method("autodim", own_inputs(), {"dim": 1, "candidates": (4, 8), "derive": "argmax", **LARGE})
+    with pytest.raises(AssertionError, match="searched for nothing"):
+        free.search(model_of(free), small, OPTIMIZER, None)
+    fits = build_method("autodim", own_inputs(), {"dim": 4, "candidates": (4, 8), **LARGE})
+    with pytest.raises(AssertionError, match="searched for nothing"):
+        fits.search(model_of(fits), small, OPTIMIZER, None)
 
 
 def test_the_best_within_a_budget_by_brute_force():

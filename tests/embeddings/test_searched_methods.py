@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from mec.config import OptimizerConfig
+from mec.ctr_model import CtrModel
+from mec.embeddings import searched
 from mec.embeddings.autodpq import AutoDPQ, AutoDPQSettings
 from mec.embeddings.code_plan import decode
+from mec.embeddings.method import Method
 from mec.embeddings.methods import build_method
 from mec.embeddings.searched import Mixture
 from mec.embeddings.sizing import BudgetError
+from mec.embeddings.xlightfm import XLightFM, XLightFMSettings
 from mec.errors import ConfigError
+from mec.models import build_backbone
 from mec.quantize.packing import unpack
 from mec.quantize.product import ProductCodebook
 from mec.testing_method_data import every_id, inputs
@@ -161,6 +167,30 @@ def test_xlightfm_mixes_its_candidates_by_their_weights():
     ids = torch.arange(700)
     few, many = (table(ids) for table in net.tables)
     torch.testing.assert_close(net(ids), 0.25 * few + 0.75 * many)
+
+
+@pytest.mark.parametrize(
+    ("start", "around"), [(64, [16, 64, 256]), (2, [2, 8]), (8, [2, 8, 32]), (256, [64, 256]), (700, [175, 700])]
+)
+def test_xlightfm_chooses_around_what_there_is_before_the_search(start, around):
+    own, settings = inputs(), XLightFMSettings(num_codewords=start)
+    assert XLightFM.candidates("user", own, settings) == [(k,) for k in around]  # of 700 values
+    assert XLightFM.unsearched("user", own, settings) in XLightFM.candidates("user", own, settings)
+
+
+def test_exact_rows_of_xlightfm_start_from_the_trained_ones_before_and_after_the_search(monkeypatch):
+    own = inputs()
+    method = build_method("xlightfm", own, {"candidates": (4, 16), "search_epochs": 0.1})
+    small = [name for name, _ in own.layout.vocabularies if name not in method.large]
+    assert small
+    seen: list[Method] = []
+    monkeypatch.setattr(searched, "alternate", lambda model, *_, **__: seen.append(model.embedding) or iter(()))
+    model = CtrModel(own.layout, method, build_backbone("fm", own.layout.num_fields, own.embedding_dim, {}))
+    found = method.search(model, None, OptimizerConfig(), None)
+    for embedding in (method, *seen, found):
+        for name in small:
+            assert torch.equal(embedding.exact.rows()[name], own.pretrained[name])
+    assert len(seen) == 1
 
 
 def test_noise_follows_the_temperature():
