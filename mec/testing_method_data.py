@@ -24,13 +24,18 @@ LAYOUT = FieldLayout(  # slots of a vocabulary that are apart, a small one betwe
 SLOTS = ("user", "item", "colour", "item", "item")
 
 
-def inputs(*, in_order: bool = True) -> MethodInputs:
-    """Two large vocabularies and a small one; Zipf counts, some values not in training; planted pre-trained rows."""
+def inputs(*, in_order: bool = True, unknown: int = 2) -> MethodInputs:
+    """Two large vocabularies and a small one; Zipf counts, some values not in training; planted pre-trained rows.
+
+    Args:
+        in_order: Whether ids are in order of count.
+        unknown: Count of id 0.
+    """
     counts = {}
     for name, size in LAYOUT.vocabularies:
         falling = (2000 / np.arange(1, size)).astype(np.int64) - 3
         rest = falling.clip(0) if in_order else np.random.default_rng(size).permutation(falling.clip(0))
-        counts[name] = np.concatenate([[2], rest])
+        counts[name] = np.concatenate([[unknown], rest])
     pretrained = {}
     for name, size in LAYOUT.vocabularies:
         vectors = 0.1 * torch.randn(size, D, generator=torch.Generator().manual_seed(size))

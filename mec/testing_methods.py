@@ -32,6 +32,7 @@ from mec.testing import Finding
 from mec.testing_method_budget import budget_problems
 from mec.testing_method_data import LAYOUT, SLOTS, every_id, inputs, planted
 from mec.testing_method_search import search_problems
+from mec.testing_method_unseen import unseen_problems
 from mec.training import train_batch
 
 LEARNED_AUC = 0.65  # rows that learn nothing stay at 0.5; the full table reaches 0.95
@@ -195,7 +196,7 @@ def _serving(make: Maker) -> Iterator[str]:
 
 
 def _finish(make: Maker) -> Iterator[str]:
-    """Validation sees what is served: but for rounding, finishing changes no eval row of a value in training."""
+    """But for rounding, finishing changes no eval row of a value in training; see ``unseen_problems`` of the others."""
     own, ids = inputs(), every_id()
     method = _stepped(make(own)).eval()
     before = method(ids).detach().clone()
@@ -206,6 +207,7 @@ def _finish(make: Maker) -> Iterator[str]:
     share = float(changed[seen].float().mean())
     if share > TIES:
         yield f"finish changed {100 * share:.0f} % of the rows beyond rounding: eval mode must give what is served"
+    yield from unseen_problems(make, _stepped)
 
 
 def _budget(make: Maker) -> Iterator[str]:

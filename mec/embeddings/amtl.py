@@ -7,13 +7,14 @@ Every value keeps a prefix of its row, whose length a small network reads off ho
     mask   = 1 up to the most likely length                    backward: that of P(length >= column)
     e(x)   = E[x] * mask
 
-h learns from frequent values and l from rare ones; norm(n) is log(1 + n), standardised. Columns include the first-order
-weight, column 0, which every value keeps. Without ``straight_through`` training uses the soft mask itself.
+h learns from frequent values and l from rare ones; norm(n) is log(1 + n), standardised. Without ``twins`` there is one
+network for all values, the paper's AML: logits = h(s). Columns include the first-order weight, column 0, which every
+value keeps. Without ``straight_through`` training uses the soft mask itself.
 
 The paper leaves the mean length to training. Here it is set, since bytes must be known before: ``price`` falls where
 lengths are shorter than ``mean_length`` and rises where they are longer, and ``finish`` meets it to the float.
 
-Bytes per vocabulary: mean_length V floats, and the lengths; see ``mec.embeddings.ragged``.
+Bytes per vocabulary: mean_length V floats, and the lengths, see ``mec.embeddings.ragged``; networks are not served.
 """
 
 from __future__ import annotations
@@ -48,13 +49,14 @@ class AMTLSettings(TableSettings):
     """Settings of AMTL."""
 
     mean_length: float = Field(4.0, ge=1, description="floats per value, the first-order weight among them")
+    twins: bool = Field(True, description="two networks, mixed by frequency; false: one for all values (AML)")
     straight_through: bool = Field(True, description="train with the hard mask; false: with the soft one (no STE)")
     temperature: float = Field(1.0, gt=0, description="divides the logits of lengths in the softmax")
-    hidden_units: int = Field(16, ge=1, le=1024, description="of each of the twin networks")
+    hidden_units: int = Field(16, ge=1, le=1024, description="of each network")
 
 
 class AMTLTable(TwoFormTable):
-    """Full rows, and the twins that say how much of them is kept; one vocabulary.
+    """Full rows, and the networks that say how much of them is kept; one vocabulary.
 
     Args:
         counts: (V,) training counts.
@@ -88,7 +90,8 @@ class AMTLTable(TwoFormTable):
         self.register_buffer("group", torch.from_numpy(groups.of_value), persistent=False)
         self.register_buffer("sizes", torch.from_numpy(groups.sizes), persistent=False)
         self.register_buffer("features", groups.features, persistent=False)
-        self.high, self.low = (_twin(settings.hidden_units, width, generator) for _ in range(2))
+        self.high = _network(settings.hidden_units, width, generator)
+        self.low = _network(settings.hidden_units, width, generator) if settings.twins else None
         self.register_buffer("price", torch.tensor(self._fair_prices()[0]))
 
     def train(self, mode: bool = True) -> Self:
@@ -115,9 +118,12 @@ class AMTLTable(TwoFormTable):
 
     def logits(self) -> Tensor:
         """(G, D + 1) of lengths 1 to D + 1, before the price."""
+        found: Tensor = self.high(self.features)
+        if self.low is None:
+            return found
         share = torch.sigmoid(self.features[:, :1])
-        found: Tensor = share * self.high(self.features) + (1 - share) * self.low(self.features)
-        return found
+        mixed: Tensor = share * found + (1 - share) * self.low(self.features)
+        return mixed
 
     @torch.no_grad()
     def move_price(self) -> None:
@@ -137,7 +143,7 @@ class AMTLTable(TwoFormTable):
         return ragged_arrays(self.table.weight, lengths - 1, range(1, self.width + 1))
 
     def release(self) -> None:
-        """The full rows and the twins."""
+        """The full rows and the networks."""
         del self.table, self.high, self.low
 
     def facts(self) -> dict[str, Any]:
@@ -188,7 +194,7 @@ class AMTLTable(TwoFormTable):
         return ragged_rows(arrays, range(1, facts["width"] + 1), ids, facts["width"])[0]
 
 
-def _twin(hidden_units: int, width: int, generator: torch.Generator) -> nn.Sequential:
+def _network(hidden_units: int, width: int, generator: torch.Generator) -> nn.Sequential:
     """(G, 2) -> (G, D + 1)."""
     layers = nn.Sequential(nn.Linear(2, hidden_units), nn.Tanh(), nn.Linear(hidden_units, width))
     for layer in (layers[0], layers[2]):
@@ -209,6 +215,7 @@ class AMTL(TableMethod[AMTLSettings]):
     name = "amtl"
     Settings = AMTLSettings
     table_type = AMTLTable
+    size_settings = ("mean_length",)
 
     @classmethod
     def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: AMTLSettings) -> dict[str, int]:

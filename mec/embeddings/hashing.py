@@ -11,6 +11,9 @@ RecSys 2020): of the R rows, ``head`` are own rows of the most frequent values; 
                   [E[h1(x)] left, E[h2(x)] right] (combine: concat: each hash gives one half of the D + 1 columns)
 
 Bytes: R (D + 1) floats per vocabulary, and 4 per head row where ids are not in order of count. Row 0 is id 0's own.
+
+Rows that no value in training reads are filled, so that a value which reads no others has the mean of all the rows of
+values in training.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
@@ -32,6 +37,7 @@ from mec.embeddings.head import head_ids, index_bytes, places
 from mec.embeddings.method import METHODS, MethodInputs, with_settings
 from mec.embeddings.sizing import share_of
 from mec.embeddings.table_method import Table, TableMethod, TableSettings
+from mec.quantize.storage import Floats
 
 Combine = Literal["add", "concat"]
 
@@ -80,41 +86,61 @@ class HashShape:
         """R = 1 + k + B."""
         return 1 + self.head + self.buckets
 
-    def rows(self, ids: Tensor, index: Tensor | None, look_up: Callable[[Tensor], Tensor]) -> Tensor:
-        """(N,) ids, the head's index, (n,) places -> (n, D + 1) rows; gives (N, D + 1)."""
+    @property
+    def adds(self) -> bool:
+        """Whether the rows of two hashes are added."""
+        return len(self.salts) == 2 and self.combine == "add"
+
+    def places(self, ids: Tensor, index: Tensor | None) -> list[Tensor]:
+        """(N,) ids and the head's index -> (N,) rows of each hash function; those up to k are values' own."""
         own = torch.where(ids == 0, 0, 1 + places(ids, self.head, index))
         is_own = (own > 0) | (ids == 0)
-        hashed = [torch.where(is_own, own, 1 + self.head + bucket(ids, salt, self.buckets)) for salt in self.salts]
+        return [torch.where(is_own, own, 1 + self.head + bucket(ids, salt, self.buckets)) for salt in self.salts]
+
+    def rows(self, ids: Tensor, index: Tensor | None, look_up: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N,) ids, the head's index, (n,) places -> (n, D + 1) rows; gives (N, D + 1)."""
+        hashed = self.places(ids, index)
         if len(hashed) == 1:
             return look_up(hashed[0])
         left, right = look_up(torch.cat(hashed)).chunk(2)
-        if self.combine == "add":
-            return torch.where(is_own.unsqueeze(1), left, left + right)
-        half = (left.shape[1] + 1) // 2
+        if self.adds:
+            return torch.where((hashed[0] <= self.head).unsqueeze(1), left, left + right)
+        half = _left_columns(left.shape[1])
         return torch.cat([left[:, :half], right[:, half:]], dim=1)
+
+    def uses(self, ids: Tensor, index: Tensor | None) -> Tensor:
+        """(N,) ids and the head's index -> (C, R) how many of them read each row; C = 2 where each half has a hash."""
+        hashed = self.places(ids, index)
+        if self.adds:  # an own row counts once
+            hashed = [torch.cat([hashed[0], hashed[1][hashed[1] > self.head]])]
+        return torch.stack([torch.bincount(place, minlength=self.num_rows) for place in hashed])
 
 
 class HashedTable(Table):
     """Rows that values share by hash.
 
     Args:
+        counts: (V,) training counts.
         width: D + 1.
         shape: Rows and hash functions.
-        index: (k,) int32 ids of the head; None where they are 1 to k.
         init_std: Of the first vectors.
         generator: Of the first vectors.
     """
 
     index: Tensor | None
+    uses: Tensor
 
     def __init__(
-        self, width: int, shape: HashShape, index: Tensor | None, init_std: float, generator: torch.Generator
+        self, counts: NDArray[np.int64], width: int, shape: HashShape, init_std: float, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.shape = shape
         self.table = RowSparseTable(shape.num_rows, width)
         draw(self.table.weight, init_std, generator)
-        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("index", head_ids(counts, shape.head) if shape.head else None, persistent=False)
+        seen = torch.from_numpy(np.flatnonzero(counts))
+        self.num_seen = len(seen)
+        self.register_buffer("uses", shape.uses(seen, self.index), persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N,) -> (N, D + 1)."""
@@ -128,6 +154,19 @@ class HashedTable(Table):
     def facts(self) -> dict[str, Any]:
         """The shape."""
         return asdict(self.shape)
+
+    @torch.no_grad()
+    def finish(self, floats: Floats) -> None:
+        """Fill rows that no value in training reads, half by half where each has a hash; see ``Table.finish``."""
+        weight = self.table.weight
+        half = _left_columns(weight.shape[1])
+        parts = [weight] if len(self.uses) == 1 else [weight[:, :half], weight[:, half:]]
+        for rows, uses in zip(parts, self.uses, strict=True):
+            if self.num_seen:
+                mean = (uses / self.num_seen) @ rows  # of values in training, (W,)
+                unused = (uses == 0).nonzero()[:, 0]
+                rows[unused] = torch.where((unused > self.shape.head).unsqueeze(1) & self.shape.adds, mean / 2, mean)
+        super().finish(floats)
 
     @staticmethod
     def served_rows(arrays: Mapping[str, Tensor], facts: Mapping[str, Any], ids: Tensor) -> Tensor:
@@ -143,6 +182,7 @@ class Hashing(TableMethod[HashingSettings]):
     name = "hashing"
     Settings = HashingSettings
     table_type = HashedTable
+    size_settings = ("rows_share",)
 
     @classmethod
     def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: HashingSettings) -> dict[str, int]:
@@ -152,7 +192,8 @@ class Hashing(TableMethod[HashingSettings]):
     def make_table(self, vocabulary: str, inputs: MethodInputs, settings: HashingSettings) -> Table:
         """See ``TableMethod.make_table``."""
         shape = HashShape(0, _num_rows(vocabulary, inputs, settings) - 1, (inputs.salt("hash", vocabulary, 0),))
-        return HashedTable(inputs.width, shape, None, settings.init_std, inputs.generator(vocabulary))
+        counts, generator = inputs.counts[vocabulary], inputs.generator(vocabulary)
+        return HashedTable(counts, inputs.width, shape, settings.init_std, generator)
 
     @classmethod
     def num_sizes(cls, inputs: MethodInputs, base: HashingSettings) -> int:
@@ -172,6 +213,7 @@ class DoubleHashing(TableMethod[DoubleHashingSettings]):
     name = "double_hashing"
     Settings = DoubleHashingSettings
     table_type = HashedTable
+    size_settings = ("rows_share",)
 
     @classmethod
     def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: DoubleHashingSettings) -> dict[str, int]:
@@ -186,8 +228,8 @@ class DoubleHashing(TableMethod[DoubleHashingSettings]):
         head = _num_head(num_rows, settings)
         salts = tuple(inputs.salt("hash", vocabulary, i) for i in range(settings.num_hashes))
         shape = HashShape(head, num_rows - 1 - head, salts, settings.combine)
-        index = head_ids(inputs.counts[vocabulary], head)
-        return HashedTable(inputs.width, shape, index, settings.init_std, inputs.generator(vocabulary))
+        counts, generator = inputs.counts[vocabulary], inputs.generator(vocabulary)
+        return HashedTable(counts, inputs.width, shape, settings.init_std, generator)
 
     @classmethod
     def num_sizes(cls, inputs: MethodInputs, base: DoubleHashingSettings) -> int:
@@ -198,6 +240,10 @@ class DoubleHashing(TableMethod[DoubleHashingSettings]):
     def at_size(cls, inputs: MethodInputs, base: DoubleHashingSettings, size: int) -> DoubleHashingSettings:
         """size / values as the share of rows."""
         return with_settings(base, rows_share=size / _num_values(inputs, cls.split(inputs, base)[0]))
+
+
+def _left_columns(width: int) -> int:
+    return (width + 1) // 2
 
 
 def _num_rows(vocabulary: str, inputs: MethodInputs, settings: HashingSettings | DoubleHashingSettings) -> int:

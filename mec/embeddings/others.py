@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from mec.embeddings.exact_rows import draw
+from mec.embeddings.exact_rows import draw, fill_unseen
 from mec.embeddings.export import Array
 from mec.embeddings.full import RowSparseTable
 from mec.embeddings.head import head_ids, index_bytes, places
 from mec.embeddings.method import METHODS, MethodInputs, with_settings
 from mec.embeddings.table_method import Table, TableMethod, TableSettings
+from mec.quantize.storage import Floats
 
 
 class OthersSettings(TableSettings):
@@ -35,21 +37,27 @@ class OthersTable(Table):
     """Row 0 is shared, then one row per kept value.
 
     Args:
+        counts: (V,) training counts.
         width: D + 1.
         kept: k.
-        index: (k,) int32 kept ids; None where they are 1 to k.
+        init_std: Of the first vectors.
+        generator: Of the first vectors.
     """
 
     index: Tensor | None
+    seen: Tensor
 
     def __init__(
-        self, width: int, kept: int, index: Tensor | None, init_std: float, generator: torch.Generator
+        self, counts: NDArray[np.int64], width: int, kept: int, init_std: float, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.kept = kept
         self.table = RowSparseTable(1 + kept, width)
         draw(self.table.weight, init_std, generator)
-        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("index", head_ids(counts, kept), persistent=False)
+        seen = torch.ones(1 + kept, dtype=torch.bool)
+        seen[0] = int((counts > 0).sum()) > kept
+        self.register_buffer("seen", seen, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N,) -> (N, D + 1)."""
@@ -60,6 +68,11 @@ class OthersTable(Table):
         """``rows`` (1 + k, D + 1), and ``index`` (k,) where ids are in no order."""
         index = {} if self.index is None else {"index": Array("index", self.index)}
         return {"rows": Array("rows", self.table.weight), **index}
+
+    def finish(self, floats: Floats) -> None:
+        """Where no value in training shares row 0, it is filled with the mean of the others; see ``Table.finish``."""
+        fill_unseen(self.table.weight, self.seen)
+        super().finish(floats)
 
     @staticmethod
     def served_rows(arrays: Mapping[str, Tensor], facts: Mapping[str, Any], ids: Tensor) -> Tensor:
@@ -75,6 +88,7 @@ class Others(TableMethod[OthersSettings]):
     name = "others"
     Settings = OthersSettings
     table_type = OthersTable
+    size_settings = ("min_count",)
 
     @classmethod
     def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: OthersSettings) -> dict[str, int]:
@@ -86,8 +100,8 @@ class Others(TableMethod[OthersSettings]):
     def make_table(self, vocabulary: str, inputs: MethodInputs, settings: OthersSettings) -> Table:
         """See ``TableMethod.make_table``."""
         kept = _num_kept(inputs, vocabulary, settings)
-        index = head_ids(inputs.counts[vocabulary], kept)
-        return OthersTable(inputs.width, kept, index, settings.init_std, inputs.generator(vocabulary))
+        counts, generator = inputs.counts[vocabulary], inputs.generator(vocabulary)
+        return OthersTable(counts, inputs.width, kept, settings.init_std, generator)
 
     @classmethod
     def num_sizes(cls, inputs: MethodInputs, base: OthersSettings) -> int:

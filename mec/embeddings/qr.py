@@ -16,16 +16,19 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from mec.embeddings.exact_rows import draw
+from mec.embeddings.exact_rows import draw, fill_unseen
 from mec.embeddings.export import Array
 from mec.embeddings.full import RowSparseTable
 from mec.embeddings.method import METHODS, MethodInputs, with_settings
 from mec.embeddings.table_method import Table, TableMethod, TableSettings
+from mec.quantize.storage import Floats
 
 Compose = Literal["multiply", "add", "concat"]
 
@@ -41,7 +44,7 @@ class QRTable(Table):
     """A remainder table and a quotient table.
 
     Args:
-        num_values: V.
+        counts: (V,) training counts.
         remainders: m.
         widths: Columns of the two tables.
         compose: How their rows become one.
@@ -49,9 +52,12 @@ class QRTable(Table):
         generator: Of the first vectors.
     """
 
+    seen_remainders: Tensor
+    seen_quotients: Tensor
+
     def __init__(
         self,
-        num_values: int,
+        counts: NDArray[np.int64],
         remainders: int,
         widths: tuple[int, int],
         compose: Compose,
@@ -62,7 +68,7 @@ class QRTable(Table):
         self.remainders = remainders
         self.compose = compose
         self.remainder = RowSparseTable(remainders, widths[0])
-        self.quotient = RowSparseTable(-(-num_values // remainders), widths[1])
+        self.quotient = RowSparseTable(-(-len(counts) // remainders), widths[1])
         draw(self.remainder.weight, init_std, generator)
         if compose == "concat":
             with torch.no_grad():  # no first-order weight among its columns
@@ -70,6 +76,11 @@ class QRTable(Table):
         else:
             # a product of two small vectors would start, and stay, near zero
             draw(self.quotient.weight, init_std, generator, mean=1.0 if compose == "multiply" else 0.0)
+        seen = torch.from_numpy(np.flatnonzero(counts))  # ids
+        remainder_uses = torch.bincount(seen % remainders, minlength=len(self.remainder.weight))
+        quotient_uses = torch.bincount(seen // remainders, minlength=len(self.quotient.weight))
+        self.register_buffer("seen_remainders", remainder_uses > 0, persistent=False)
+        self.register_buffer("seen_quotients", quotient_uses > 0, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N,) -> (N, D + 1)."""
@@ -86,6 +97,12 @@ class QRTable(Table):
     def facts(self) -> dict[str, Any]:
         """How rows are composed."""
         return {"compose": self.compose}
+
+    def finish(self, floats: Floats) -> None:
+        """Fill rows that no value in training reads with the mean of their table's others; see ``Table.finish``."""
+        fill_unseen(self.remainder.weight, self.seen_remainders)
+        fill_unseen(self.quotient.weight, self.seen_quotients)
+        super().finish(floats)
 
     @staticmethod
     def served_rows(arrays: Mapping[str, Tensor], facts: Mapping[str, Any], ids: Tensor) -> Tensor:
@@ -109,6 +126,7 @@ class QR(TableMethod[QRSettings]):
     name = "qr"
     Settings = QRSettings
     table_type = QRTable
+    size_settings = ("collisions",)
 
     @classmethod
     def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: QRSettings) -> dict[str, int]:
@@ -119,9 +137,9 @@ class QR(TableMethod[QRSettings]):
 
     def make_table(self, vocabulary: str, inputs: MethodInputs, settings: QRSettings) -> Table:
         """See ``TableMethod.make_table``."""
-        size = inputs.layout.size(vocabulary)
-        num, widths = _remainders(size, settings), _widths(inputs.width, settings)
-        return QRTable(size, num, widths, settings.compose, settings.init_std, inputs.generator(vocabulary))
+        counts, widths = inputs.counts[vocabulary], _widths(inputs.width, settings)
+        num = _remainders(len(counts), settings)
+        return QRTable(counts, num, widths, settings.compose, settings.init_std, inputs.generator(vocabulary))
 
     @classmethod
     def num_sizes(cls, inputs: MethodInputs, base: QRSettings) -> int:

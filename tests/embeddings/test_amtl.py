@@ -19,7 +19,7 @@ W = 7
 def built(counts: np.ndarray, num_floats: int, **settings: object) -> AMTLTable:
     generator = torch.Generator().manual_seed(0)
     table = AMTLTable(counts.astype(np.int64), W, num_floats, AMTLSettings(**settings), generator)
-    for twin in (table.high, table.low):
+    for twin in (table.high, table.low) if table.low is not None else (table.high,):
         torch.nn.init.normal_(twin[2].weight, std=2.0, generator=generator)
     table.table.start_training()
     table.table.weight.normal_(generator=generator)
@@ -130,3 +130,40 @@ def test_a_mean_length_beyond_the_row_is_refused():
         ConfigError, match=r"amtl keeps more floats per value than the 7 there are; found: mean_length=8"
     ):
         build_method("amtl", inputs(), {"mean_length": 8})
+
+
+def test_without_twins_the_logits_are_those_of_one_network_whatever_the_frequency():
+    table = built(COUNTS, 60, twins=False)
+    first, last = table.high[0], table.high[2]
+    counts = np.unique(COUNTS)
+    logs, all_logs = np.log1p(counts), np.log1p(COUNTS)
+    rank = [2 * np.mean(count >= COUNTS) - 1 for count in counts]
+    features = np.stack([(logs - all_logs.mean()) / all_logs.std(), rank], axis=1)
+    weights = [parameter.detach().numpy() for parameter in (first.weight, first.bias, last.weight, last.bias)]
+    expected = np.tanh(features @ weights[0].T + weights[1]) @ weights[2].T + weights[3]
+    np.testing.assert_allclose(table.logits().detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert len(list(table.parameters())) == 4
+
+
+@pytest.mark.parametrize(("twins", "networks"), [(True, ["high", "low"]), (False, ["high"])])
+def test_gradient_reaches_every_network_and_none_is_served(twins, networks):
+    method = build_method("amtl", inputs(), {"twins": twins})
+    table = method.tables[0]
+    table.table.start_training()
+    table.table.weight.normal_()
+    (table.train()(torch.arange(700)) * torch.randn(700, W)).sum().backward()
+    assert [name for name, _ in table.named_children()] == ["table", *networks]
+    for name, parameter in table.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.any()), name
+    method.finish()
+    assert not list(table.parameters())
+    assert method.serving_bytes() == build_method("amtl", inputs(), {}).serving_bytes()
+    assert sorted(method.export().arrays) == sorted(build_method("amtl", inputs(), {}).export().arrays)
+
+
+def test_the_first_of_the_twins_starts_as_the_only_network_does():
+    twins, one = (build_method("amtl", inputs(), {"twins": twins}).tables[0] for twins in (True, False))
+    assert torch.equal(twins.table.weight, one.table.weight)
+    assert torch.equal(twins.high[0].weight, one.high[0].weight)
+    assert not torch.equal(twins.low[0].weight, one.high[0].weight)

@@ -42,6 +42,7 @@ OTHER_SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("mgqe", {"variant": "unshared_codewords"}),
     ("mgqe", {"variant": "unshared_codes", "floats": "float32"}),
     ("amtl", {"straight_through": False}),
+    ("amtl", {"twins": False}),
     ("autodim", {"derive": "argmax", "candidates": (2, 5)}),
     ("autoemb", {"derive": "argmax", "dim": 7}),
     ("autodpq", {"derive": "argmax", "min_count": 1}),
