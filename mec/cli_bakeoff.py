@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mec.bakeoff.cells import without_effect
-from mec.bakeoff.pages import training_seconds
+from mec.bakeoff.pages import num_of, training_seconds
 from mec.cli_run import CRASH, WRONG_INPUT, describe_failure
 from mec.config import RunConfig
 from mec.evaluation import formatting as fmt
@@ -60,7 +60,7 @@ def bake_and_show(config: RunConfig, out: Path, runner: Runner, *, debug: bool) 
 
 def board_table(summary: Mapping[str, Any]) -> Table:
     """Every method and budget that was measured."""
-    title = f"{summary['name']}: {summary['backbone']}, {len(summary['seeds'])} seeds, by validation AUC"
+    title = f"{summary['name']}: {summary['backbone']}, {num_of(summary['seeds'], 'seed')}, by validation AUC"
     table = Table(title=title, title_justify="left", title_style="bold")
     for head in ("budget", "method"):
         table.add_column(head, no_wrap=True)

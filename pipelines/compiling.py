@@ -102,6 +102,8 @@ def cluster_yaml(
     for name in names:
         if only in (None, name):
             header, documents = _compiled(image, PIPELINES[name], _defaults(name, config, profile))
+            if name == "bakeoff" and config is not None:
+                _limit_branches(documents[0], config.bakeoff.parallelism)
             name_steps(documents[0], TITLES)
             if profile is not None:
                 documents = apply_profile(documents, profile)
@@ -131,11 +133,15 @@ def pipeline_yaml(
         branches_at_once: Branches of a loop that run at the same time; None leaves it to the cluster.
     """
     header, documents = _compiled(image, pipeline, parameters)
-    if branches_at_once is not None:
-        for task in documents[0]["root"]["dag"]["tasks"].values():
-            if "parameterIterator" in task:
-                task["iteratorPolicy"] = {"parallelismLimit": branches_at_once}
+    _limit_branches(documents[0], branches_at_once)
     return _text(header, documents)
+
+
+def _limit_branches(spec: dict[str, Any], limit: int | None) -> None:
+    """Let loops run so many branches at the same time; None: as many as the cluster runs."""
+    for task in spec["root"]["dag"]["tasks"].values():
+        if limit is not None and "parameterIterator" in task:
+            task["iteratorPolicy"] = {"parallelismLimit": limit}
 
 
 def read_yaml(text: str) -> list[Any]:

@@ -68,7 +68,7 @@ def _of_budget(method: str, budget: Mapping[str, Any], board: Board) -> str:
     if own is None:
         return ""
     if own["status"] != "measured":
-        return f"{text} {'beyond it' if own['status'] == 'over_budget' else own['status']}"
+        return f"{text} {'beyond it' if own['status'] == 'over_budget' else own['status'].replace('_', ' ')}"
     if not _is_measured(own, board):
         return ""
     aucs = [float(row["auc"]["mean"]) for row in rows if _is_measured(row, board)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mec.bakeoff.cells import Cell
-from mec.bakeoff.measuring import STEP, CellInputs, measure_cell
+from mec.bakeoff.measuring import STEP, CellInputs, clear_checkpoints, measure_cell
 from mec.bundle import Bundle, open_bundle, write_bundle, write_json
 from mec.config import EvaluateConfig, TrainConfig
 from mec.data.dataset import EncodedDataset
@@ -31,7 +31,8 @@ def bakeoff_cell_step(
 ) -> None:
     """Train and measure one cell and write its bundle: ``cell.json``, see ``mec.bakeoff.measuring.measure_cell``.
 
-    A budget that the method cannot reach, and a training that diverges, are results: the bundle says so.
+    A budget that the method cannot reach, tables that it cannot be built for and a training that diverges are results:
+    the bundle says so. Checkpoints are kept until it is written.
 
     Args:
         cell: Method, budget, seed and settings.
@@ -44,7 +45,8 @@ def bakeoff_cell_step(
         out: Directory of the bundle.
 
     Raises:
-        ConfigError: An unknown method, settings that it does not have, or a device that is not on this machine.
+        ConfigError: An unknown method, settings that it does not have or that do not go with these tables, a budget of
+            less than a byte, or a device that is not on this machine.
         SpaceError: Dataset and pre-trained tables are of different vocabularies.
         DataError: A split lacks rows of a label.
     """
@@ -62,6 +64,7 @@ def bakeoff_cell_step(
         with write_bundle(out, KIND, parents=parents, config={"cell": cell.model_dump(mode="json"), **shared}) as draft:
             write_json(draft.path / CELL_FILE, result)
             draft.extra = {**cell.model_dump(include={"method", "budget", "seed"}), "backbone": train.model}
+        clear_checkpoints(cell, inputs, checkpoints)
         record.summary = f"{cell.label}: {outcome(result)}"
 
 

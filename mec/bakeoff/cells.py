@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from pydantic import Field
 
 from mec.config import MethodTraining, Name, OptimizerConfig, RunConfig, Settings, TrainConfig
 from mec.errors import ConfigError
+from mec.quantize.budget import parse_budget
 
 REFERENCE, REFERENCE_BUDGET = "full", "1x"
 # what compresses pre-trained tables is to be compared with full tables that started from them
@@ -42,7 +44,8 @@ def plan_cells(config: RunConfig) -> list[Cell]:
     Full tables start from the pre-trained ones where ``bakeoff.settings`` has nothing on them.
 
     Raises:
-        ConfigError: An unknown method, settings that it does not have, or several backbones.
+        ConfigError: An unknown method, settings that it does not have, a budget written twice in different ways, or
+            several backbones.
     """
     if config.train.several:
         raise ConfigError(
@@ -52,9 +55,11 @@ def plan_cells(config: RunConfig) -> list[Cell]:
         )
     bakeoff = config.bakeoff
     methods = _checked(bakeoff.methods, bakeoff.settings, list(bakeoff.training))
+    texts = _by_size(bakeoff.budgets)
     places = [(method, budget) for budget in bakeoff.budgets for method in methods]
-    if bakeoff.reference and (REFERENCE, REFERENCE_BUDGET) not in places:
-        places.insert(0, (REFERENCE, REFERENCE_BUDGET))
+    reference = (REFERENCE, texts.get(_size(REFERENCE_BUDGET), REFERENCE_BUDGET))
+    if bakeoff.reference and reference not in places:
+        places.insert(0, reference)
     return [
         Cell(
             method=method,
@@ -75,19 +80,47 @@ def cell_parameters(config: RunConfig) -> list[str]:
 
 
 def without_effect(config: RunConfig) -> list[str]:
-    """Settings that a bake-off leaves aside, one sentence each: of methods that it does not compare, and of codes."""
+    """Settings that a bake-off leaves aside, one sentence each: of other methods, of sizes, and of codes."""
+    # as in ``_checked``
+    from mec.embeddings.methods import method_type
+
     bakeoff, notes = config.bakeoff, []
     compared = {cell.method for cell in plan_cells(config)}
     for section, given in (("settings", bakeoff.settings), ("training", bakeoff.training)):
         left = sorted(set(given) - compared)
         if left:
             notes.append(f"bakeoff.{section} of {', '.join(left)} has no effect: not among the methods compared")
+    for method in sorted(set(bakeoff.settings) & compared):
+        decided = [name for name in method_type(method).size_settings if name in bakeoff.settings[method]]
+        if decided:
+            notes.append(f"bakeoff.settings.{method}.{', '.join(decided)} has no effect: budgets decide sizes")
+    if bakeoff.parallelism is not None:
+        notes.append("bakeoff.parallelism has no effect here: only a cluster trains several cells at the same time")
     defaults = TrainConfig()
     for name in ("codewords", "l2"):
         if getattr(config.train, name) != getattr(defaults, name):
             instead = "bakeoff.l2" if name == "l2" else "the methods' own settings"
             notes.append(f"train.{name} has no effect in a bake-off, which reads {instead}")
     return notes
+
+
+def _size(budget: str) -> tuple[Fraction | None, int | None]:
+    parsed = parse_budget(budget)
+    return parsed.share, parsed.num_bytes
+
+
+def _by_size(budgets: Sequence[str]) -> dict[tuple[Fraction | None, int | None], str]:
+    """Share or bytes -> budget; refuses two that come to the same whatever the tables."""
+    found: dict[tuple[Fraction | None, int | None], str] = {}
+    for budget in budgets:
+        other = found.setdefault(_size(budget), budget)
+        if other != budget:
+            raise ConfigError(
+                "two budgets of the bake-off are the same bytes, and every method would be trained twice",
+                found=f"{other} and {budget}",
+                fix="leave one of them out of bakeoff.budgets",
+            )
+    return found
 
 
 def _checked(

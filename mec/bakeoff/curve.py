@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mec.bakeoff.cells import REFERENCE
+from mec.bakeoff.pages import num_of
 from mec.evaluation.figure_style import FULL, GREY, INK, house_style, new_figure, to_png
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def draw_curve(board: Mapping[str, Any]) -> bytes:
         handles, labels = axes.get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8.5)
-        figure.suptitle(f"Test AUC at equal bytes, 95 % intervals over {len(board['seeds'])} seeds")
+        figure.suptitle(f"Test AUC at equal bytes, 95 % intervals over {num_of(board['seeds'], 'seed')}")
         return to_png(figure)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from mec.bakeoff.cells import Cell
 from mec.bundle import Bundle
 from mec.checkpoints import Checkpoints
-from mec.config import EvaluateConfig, OptimizerConfig, TrainConfig
+from mec.config import EvaluateConfig, TrainConfig
 from mec.ctr_model import CtrModel, predict_split
 from mec.data.dataset import EncodedDataset
 from mec.data.layout import FieldLayout
@@ -27,7 +28,7 @@ from mec.embeddings.export import Export, write_export
 from mec.embeddings.method import Method, MethodInputs
 from mec.embeddings.methods import build_method, check_method_settings, load_served, method_type
 from mec.embeddings.sizing import BudgetError
-from mec.errors import SpaceError, TrainingError
+from mec.errors import ConfigError, MecError, SpaceError, TrainingError
 from mec.evaluation.byte_accounting import full_bytes
 from mec.evaluation.calibration import fit_calibration
 from mec.evaluation.latency import full_table_lookup, lookup_latency
@@ -38,6 +39,7 @@ from mec.quantize.budget import parse_budget
 from mec.training import FitResult, fit
 
 STEP = "bakeoff_cell"
+_PARTS = ("search", "train")  # what a killed cell can go on with
 
 
 @dataclass(frozen=True)
@@ -93,17 +95,34 @@ def measure_cell(cell: Cell, inputs: CellInputs, checkpoints: Path | None) -> di
 
     Returns:
         JSON value: ``method``, ``budget``, ``seed``, ``budget_bytes``, ``full_bytes`` and ``status``: ``measured``,
-        ``over_budget`` or ``diverged``, the latter two with a ``reason``. Where measured also ``settings`` as trained,
-        ``bytes`` by part, ``num_bytes``, ``ratio``, ``within_budget`` (a search may overstep it), ``valid_auc``,
-        ``auc`` and ``logloss`` (calibrated on valid) of test, ``logloss_uncalibrated``, ``calibration``, ``epochs``
-        passed, ``best_epoch``, ``num_steps``, ``build_seconds`` (sizes, codes and first values), ``search_seconds``,
-        ``train_seconds`` and ``seconds_per_epoch`` (null where it went on from a checkpoint, so that no clock saw all
-        of it), ``latency`` (null: not asked for), ``num_test_rows``.
+        ``over_budget``, ``not_applicable`` (the method as it comes cannot be built for these tables) or ``diverged``
+        (or what was trained cannot be stored), the latter three with a ``reason``. Where measured also ``settings`` as
+        trained, ``bytes`` by part, ``num_bytes``, ``ratio``, ``within_budget`` (a search may overstep it),
+        ``valid_auc``, ``auc`` and ``logloss`` (calibrated on valid) of test, ``logloss_uncalibrated``,
+        ``calibration``, ``epochs`` passed, ``best_epoch``, ``num_steps``, ``build_seconds`` (sizes, codes and first
+        values), ``search_seconds``, ``train_seconds`` and ``seconds_per_epoch`` (null where it went on from a
+        checkpoint, so that no clock saw all of it), ``latency`` (null: not asked for), ``num_test_rows``.
 
     Raises:
-        ConfigError: Settings that the method does not have, or a device that is not on this machine.
+        ConfigError: Settings that the method does not have or that do not go with these tables, a budget of less than
+            a byte, or a device that is not on this machine.
         DataError: A split lacks rows of a label.
     """
+    try:
+        return _result(cell, inputs, checkpoints)
+    except MecError as error:
+        raise type(error)(f"{cell.label}: {error.problem}", found=error.found, fix=error.fix) from error
+
+
+def clear_checkpoints(cell: Cell, inputs: CellInputs, directory: Path | None) -> None:
+    """Forget how far a cell came, once its result is kept."""
+    for part in _PARTS:
+        kept = _checkpoints(directory, part, cell, inputs)
+        if kept is not None:
+            kept.clear()
+
+
+def _result(cell: Cell, inputs: CellInputs, checkpoints: Path | None) -> dict[str, Any]:
     budget_bytes = parse_budget(cell.budget).bytes(inputs.full_bytes)
     result: dict[str, Any] = {
         **cell.model_dump(include={"method", "budget", "seed"}),
@@ -114,18 +133,18 @@ def measure_cell(cell: Cell, inputs: CellInputs, checkpoints: Path | None) -> di
     own, base = inputs.of_method(cell.seed), check_method_settings(cell.method, cell.settings)
     start = time.monotonic()
     try:
-        settings = method_type(cell.method).for_budget(own, budget_bytes, base)
+        with _applicable(cell):
+            settings = method_type(cell.method).for_budget(own, budget_bytes, base)
+            method = build_method(cell.method, own, settings)
+        build_seconds = time.monotonic() - start
+        model, trained = _train(cell, inputs, method, checkpoints)
+        export = _export(model)
     except BudgetError as error:
         return result | {"status": "over_budget", "reason": error.problem}
-    method = build_method(cell.method, own, settings)
-    result["build_seconds"] = time.monotonic() - start
-    try:
-        model, trained = _train(cell, inputs, method, checkpoints)
+    except _NotApplicableError as error:
+        return result | {"status": "not_applicable", "reason": str(error)}
     except TrainingError as error:
         return result | {"status": "diverged", "reason": str(error)}
-    assert isinstance(model.embedding, Method)
-    model.embedding.finish()
-    export = model.embedding.export()
     num_bytes = sum(export.num_bytes().values())
     return result | {
         "status": "measured",
@@ -134,9 +153,27 @@ def measure_cell(cell: Cell, inputs: CellInputs, checkpoints: Path | None) -> di
         "num_bytes": num_bytes,
         "ratio": inputs.full_bytes / num_bytes,
         "within_budget": num_bytes <= budget_bytes,
+        "build_seconds": build_seconds,
         **trained,
         **_score(export, model, inputs),
     }
+
+
+class _NotApplicableError(ConfigError):
+    """A method as it comes does not go with these tables."""
+
+
+@contextmanager
+def _applicable(cell: Cell) -> Iterator[None]:
+    """What a method refuses is a result where nobody set anything of it, and else what someone set is wrong."""
+    try:
+        yield
+    except BudgetError:
+        raise
+    except ConfigError as error:
+        if cell.settings:
+            raise
+        raise _NotApplicableError(error.problem, found=error.found, fix=error.fix) from error
 
 
 def _train(
@@ -145,23 +182,30 @@ def _train(
     """Search, where the method has one, and train; the model on the CPU at its best weights, and facts."""
     data, optimizer = inputs.dataset, cell.optimizer(inputs.train)
     find_device(optimizer.device, "train.device")
-    scaled = _has_field_scales(inputs, method)
-    search_kept = _checkpoints(checkpoints, "search", cell, inputs, optimizer, scaled)
-    train_kept = _checkpoints(checkpoints, "train", cell, inputs, optimizer, scaled)
+    search_kept, train_kept = (_checkpoints(checkpoints, part, cell, inputs) for part in _PARTS)
     resumed = {kept for kept in (search_kept, train_kept) if kept is not None and kept.path.exists()}
     start = time.monotonic()
     torch.manual_seed(cell.seed)
-    searched = method.search(ctr_model(inputs, method), data, optimizer, search_kept)
+    mixed = ctr_model(inputs, method)
+    with _applicable(cell):
+        searched = method.search(mixed, data, optimizer, search_kept)
     search_seconds = 0.0 if searched is method else None if resumed else time.monotonic() - start
     torch.manual_seed(cell.seed)
     model, rows = ctr_model(inputs, searched), training_rows(inputs, searched)
     start = time.monotonic()
     fitted = fit(model, rows, optimizer, name=STEP, seed=cell.seed, checkpoints=train_kept)
     seconds = None if train_kept in resumed else time.monotonic() - start
-    for kept in (search_kept, train_kept):
-        if kept is not None:
-            kept.clear()
     return model.cpu().eval(), _training_facts(fitted, search_seconds, seconds)
+
+
+def _export(model: CtrModel) -> Export:
+    """What a server holds of a trained model; floats that grew beyond their stored type are a training's failure."""
+    assert isinstance(model.embedding, Method)
+    try:
+        model.embedding.finish()
+        return model.embedding.export()
+    except ConfigError as error:
+        raise TrainingError(error.problem, found=error.found, fix=error.fix) from error
 
 
 def _training_facts(fitted: FitResult, search_seconds: float | None, seconds: float | None) -> dict[str, Any]:
@@ -225,17 +269,15 @@ def training_rows(inputs: CellInputs, method: Method[Any]) -> EncodedDataset:
     return inputs.dataset.with_folds(folds.folds) if folds else inputs.dataset
 
 
-def _checkpoints(
-    directory: Path | None, part: str, cell: Cell, inputs: CellInputs, optimizer: OptimizerConfig, scaled: bool
-) -> Checkpoints | None:
+def _checkpoints(directory: Path | None, part: str, cell: Cell, inputs: CellInputs) -> Checkpoints | None:
     if directory is None:
         return None
     key = [
         {"dataset": inputs.dataset.bundle.uuid, "pretrained": inputs.pretrained.uuid},
         cell.model_dump(mode="json"),
-        optimizer.model_dump(mode="json"),
+        cell.optimizer(inputs.train).model_dump(mode="json"),
         inputs.train.model,
         inputs.train.settings,
-        {"field_scales": scaled},
+        {"field_scales": inputs.train.field_scales},
     ]
     return Checkpoints(directory, f"bakeoff-{part}", key)

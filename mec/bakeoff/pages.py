@@ -70,13 +70,18 @@ def leaderboard_page(
     rows = "nothing measured" if board["num_test_rows"] is None else f"{fmt.count(board['num_test_rows'])} test rows"
     return page(
         title=f"{name} · mec bake-off",
-        subtitle=f"{name} · {len(board['methods'])} methods · {len(board['seeds'])} seeds · {rows}",
+        subtitle=f"{name} · {num_of(board['methods'], 'method')} · {num_of(board['seeds'], 'seed')} · {rows}",
         verdict=heading(board),
         tiles=tiles,
         figures={"Test AUC over bytes": figure},
         tables=[*tables_of(board), *tables],
         config=config,
     )
+
+
+def num_of(items: Sequence[object], noun: str) -> str:
+    """How many there are, such as ``1 seed`` and ``3 seeds``."""
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
 def _tile_note(recommendation: Mapping[str, Any]) -> str:

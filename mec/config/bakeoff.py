@@ -30,6 +30,9 @@ class BakeoffConfig(Settings):
         ("2x", "8x", "32x", "128x"), min_length=1, description="bytes that a server may hold, as quantize.budget"
     )
     seeds: int = Field(5, ge=1, le=100, description="trainings of each method at each budget; from `seed` upwards")
+    parallelism: int | None = Field(
+        None, ge=1, description="trainings that a cluster runs at the same time; null: all that it has room for"
+    )
     reference: bool = Field(True, description="also train full tables at 1x, which all else is compared with")
     l2: float = Field(
         0.02, ge=0, description="weight of the mean over rows of the squared norm of the batch's embeddings"

@@ -77,6 +77,7 @@ class AutoDim(SearchedMethod[AutoDimSettings]):
     name = "autodim"
     Settings = AutoDimSettings
     table_type = ProjectedTable
+    size_settings = ("dim",)
 
     @classmethod
     def candidates(cls, vocabulary: str, inputs: MethodInputs, settings: AutoDimSettings) -> list[Choice]:

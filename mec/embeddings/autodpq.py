@@ -99,6 +99,7 @@ class AutoDPQ(SearchedMethod[AutoDPQSettings]):
     name = "autodpq"
     Settings = AutoDPQSettings
     table_type = CodedTable
+    size_settings = ("num_codes",)
 
     @classmethod
     def candidates(cls, vocabulary: str, inputs: MethodInputs, settings: AutoDPQSettings) -> list[Choice]:

@@ -199,6 +199,7 @@ class AutoEmb(SearchedMethod[AutoEmbSettings]):
     name = "autoemb"
     Settings = AutoEmbSettings
     table_type = RaggedTable
+    size_settings = ("dim",)
 
     @classmethod
     def candidates(cls, vocabulary: str, inputs: MethodInputs, settings: AutoEmbSettings) -> list[Choice]:

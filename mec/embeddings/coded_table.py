@@ -177,6 +177,7 @@ class CodedMethod(TableMethod[SettingsT]):
     """Base of methods with coded tables; a size is a number of bits: more codewords for one code, then more codes."""
 
     table_type = CodedTable
+    size_settings = ("num_codes",)
 
     @classmethod
     def plan(cls, vocabulary: str, inputs: MethodInputs, settings: SettingsT) -> CodePlan:

@@ -179,6 +179,7 @@ class DHE(TableMethod[DHESettings]):
     name = "dhe"
     Settings = DHESettings
     table_type = DHETable
+    size_settings = ("hidden",)
 
     @classmethod
     def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: DHESettings) -> dict[str, int]:

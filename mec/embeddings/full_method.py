@@ -116,6 +116,7 @@ class SmallDim(_RowPerValue[SmallDimSettings]):
 
     name = "small_dim"
     Settings = SmallDimSettings
+    size_settings = ("dim",)
 
     def __init__(self, inputs: MethodInputs, settings: SmallDimSettings) -> None:
         if settings.dim > inputs.embedding_dim:

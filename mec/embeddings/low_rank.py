@@ -26,6 +26,7 @@ class LowRank(TableMethod[LowRankSettings]):
     name = "low_rank"
     Settings = LowRankSettings
     table_type = ProjectedTable
+    size_settings = ("rank",)
 
     @classmethod
     def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: LowRankSettings) -> dict[str, int]:

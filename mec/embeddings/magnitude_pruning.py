@@ -111,6 +111,7 @@ class MagnitudePruning(TableMethod[PruningSettings]):
     name = "magnitude_pruning"
     Settings = PruningSettings
     table_type = PrunedTable
+    size_settings = ("keep",)
 
     @classmethod
     def first_rows(cls, inputs: MethodInputs, settings: PruningSettings) -> Mapping[str, Tensor] | None:

@@ -38,6 +38,7 @@ class MDE(TableMethod[MDESettings]):
     name = "mde"
     Settings = MDESettings
     table_type = ProjectedTable
+    size_settings = ("base_dim",)
 
     @classmethod
     def table_bytes(cls, vocabulary: str, inputs: MethodInputs, settings: MDESettings) -> dict[str, int]:

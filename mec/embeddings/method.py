@@ -95,6 +95,7 @@ class Method(nn.Module, Generic[SettingsT]):
         name: As registered.
         Settings: The settings it is built from, a subclass of ``MethodSettings``.
         needs_pretrained: Whether ``MethodInputs.pretrained`` must be given.
+        size_settings: Names of the settings that a budget decides, whatever they are set to.
         embedding_dim: D of its rows, which the backbone is built with; another than the full table's for some.
 
     Raises:
@@ -104,6 +105,7 @@ class Method(nn.Module, Generic[SettingsT]):
     name: ClassVar[str]
     Settings: ClassVar[type[MethodSettings]]
     needs_pretrained: ClassVar[bool] = False
+    size_settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, inputs: MethodInputs, settings: SettingsT) -> None:
         super().__init__()

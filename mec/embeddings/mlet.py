@@ -96,6 +96,7 @@ class MLET(TableMethod[MLETSettings]):
     name = "mlet"
     Settings = MLETSettings
     table_type = MLETTable
+    size_settings = ("dim",)
 
     def __init__(self, inputs: MethodInputs, settings: MLETSettings) -> None:
         if settings.dim > inputs.embedding_dim:

@@ -126,6 +126,7 @@ class ProductMethod(TableMethod[ProductSettingsT]):
     """
 
     table_type = ProductTable
+    size_settings = ("num_codewords",)
     needs_pretrained = True
 
     def __init__(self, inputs: MethodInputs, settings: ProductSettingsT) -> None:

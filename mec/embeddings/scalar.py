@@ -138,6 +138,7 @@ class Scalar(TableMethod[ScalarSettings]):
     name = "scalar"
     Settings = ScalarSettings
     table_type = ScalarTable
+    size_settings = ("bits",)
 
     @classmethod
     def first_rows(cls, inputs: MethodInputs, settings: ScalarSettings) -> Mapping[str, Tensor] | None:

@@ -128,6 +128,7 @@ class XLightFM(SearchedMethod[XLightFMSettings]):
     name = "xlightfm"
     Settings = XLightFMSettings
     table_type = FixedCodesTable
+    size_settings = ("num_codes",)
     needs_pretrained = True
 
     @classmethod

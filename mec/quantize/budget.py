@@ -31,11 +31,17 @@ class Budget:
 
         Args:
             full_bytes: Of the full tables, 4 bytes per float.
+
+        Raises:
+            ConfigError: Less than a byte.
         """
         if self.share is None:
             assert self.num_bytes is not None
             return self.num_bytes
-        return int(self.share * full_bytes)
+        num_bytes = int(self.share * full_bytes)
+        if not num_bytes:
+            raise _refused(self.text, f"is less than a byte of the full tables' {full_bytes:,}")
+        return num_bytes
 
 
 def parse_budget(text: str) -> Budget:

@@ -9,7 +9,9 @@ import pytest
 from mec.bakeoff.cells import Cell, cell_parameters, plan_cells, without_effect
 from mec.cli_options import bakeoff_overrides
 from mec.config import RunConfig, TrainConfig, apply_override, parse_config, section
+from mec.embeddings.methods import METHODS, method_type
 from mec.errors import ConfigError
+from mec.testing_method_data import inputs
 
 
 def config(**bakeoff) -> RunConfig:
@@ -31,6 +33,19 @@ def test_full_tables_are_the_reference_once_and_start_from_the_pretrained_ones()
     assert own[0].settings == {"floats": "float16"}
     listed = plan_cells(config(reference=True, seeds=1, methods=["full"], budgets=["1x"]))
     assert [(c.method, c.budget) for c in listed] == [("full", "1x")]
+
+
+@pytest.mark.parametrize("budgets", [["2x", "50%"], ["1x", "1.0x"], ["4x", "2KiB", "2048B"]])
+def test_budgets_that_are_the_same_bytes_are_refused(budgets):
+    with pytest.raises(ConfigError, match=f"same bytes.*found: {budgets[-2]} and {budgets[-1]}"):
+        plan_cells(config(budgets=budgets))
+    assert len(plan_cells(config(budgets=budgets[:-1], seeds=1))) == 2 * len(budgets[:-1])
+
+
+def test_the_reference_is_trained_at_the_budget_listed_for_all_bytes():
+    for methods, expected in (["full"], [("full", "100%")]), (["qr"], [("full", "100%"), ("qr", "100%")]):
+        cells = plan_cells(config(reference=True, seeds=1, methods=methods, budgets=["100%"]))
+        assert [(c.method, c.budget) for c in cells] == expected
 
 
 def test_a_method_is_trained_as_train_says_but_for_what_is_its_own():
@@ -85,13 +100,38 @@ def test_settings_without_effect_are_said():
     assert without_effect(config(settings={"qr": {}}, training={"hashing": {"l2": 0.1}})) == []
     raw = config(settings={"pq": {}, "qr": {}}, training={"mde": {}}).model_dump()
     raw["train"] |= {"codewords": "warm", "l2": 0.1}
+    raw["bakeoff"]["parallelism"] = 4
     said = without_effect(parse_config(raw))
     assert [note.split(" has no effect")[0] for note in said] == [
         "bakeoff.settings of pq",
         "bakeoff.training of mde",
+        "bakeoff.parallelism",
         "train.codewords",
         "train.l2",
     ]
+
+
+def test_sizes_that_budgets_decide_are_said():
+    given = {"pq": {"num_codewords": 8, "num_codes": 2}, "qr": {"collisions": 100.0}, "dpq_vq": {"num_codewords": 16}}
+    assert without_effect(config(methods=["pq", "qr", "dpq_vq"], settings=given)) == [
+        "bakeoff.settings.pq.num_codewords has no effect: budgets decide sizes",
+        "bakeoff.settings.qr.collisions has no effect: budgets decide sizes",
+    ]
+
+
+_CEILINGS = {name: {"num_codewords"} for name in ("autodpq", "dpq_sx", "dpq_vq", "mgqe", "xlightfm")}
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_methods_name_what_a_budget_decides(name):
+    cls, own = method_type(name), inputs()
+    base = cls.Settings()
+    num = cls.num_sizes(own, base)
+    changed = set()
+    for size in {1, (num + 1) // 2, num}:
+        found = cls.at_size(own, base, size)
+        changed |= {key for key, value in found.model_dump().items() if value != base.model_dump()[key]}
+    assert changed - _CEILINGS.get(name, set()) == set(cls.size_settings)
 
 
 def test_several_backbones_are_refused():

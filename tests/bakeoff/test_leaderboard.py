@@ -171,7 +171,8 @@ def test_pages_hold_every_method_and_what_is_recommended():
     for index in range(9):  # more than there are colours
         results += cells(f"m{index}", "2x", [0.6, 0.61], [0.6 + index / 100, 0.6], 3000)
     results += [failed("m0", "8x", seed) for seed in (0, 1)]
-    results[-3]["latency"] = None
+    results += [failed("m1", "8x", seed, "not_applicable") for seed in (0, 1)]
+    results[-5]["latency"] = None
     board = make_leaderboard(results)
     figure = draw_curve(board)
     assert figure.startswith(b"\x89PNG")
@@ -179,6 +180,8 @@ def test_pages_hold_every_method_and_what_is_recommended():
     for shown in (text, page):
         assert all(f"m{index}" in shown for index in range(9))
         assert "over budget: m0 did not make it" in shown
+        assert "not applicable: m1 did not make it" in shown
+    assert "10 methods · 2 seeds · 100 test rows" in page
     assert "data:image/png;base64," in page
     assert heading(board).startswith("Best by validation AUC: full within 1x")
 
@@ -199,4 +202,4 @@ def test_pages_of_a_bakeoff_in_which_nothing_was_measured():
     board = make_leaderboard([failed("a", "8x", 0)])
     assert heading(board) == "No method was measured within any budget"
     assert "a did not make it" in leaderboard_markdown(board)
-    assert "nothing measured" in leaderboard_page(board, draw_curve(board), name="tiny")
+    assert "1 method · 1 seed · nothing measured" in leaderboard_page(board, draw_curve(board), name="tiny")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from mec.bakeoff import measuring
+from mec.bakeoff import cell_step, measuring
 from mec.bakeoff.cell_step import bakeoff_cell_step, read_cell
 from mec.bakeoff.cells import Cell
 from mec.bakeoff.measuring import CellInputs, measure_cell
@@ -20,7 +21,7 @@ from mec.data.vocabulary import Vocabularies
 from mec.embeddings.export import write_export
 from mec.embeddings.mec import Mec
 from mec.embeddings.qr import QR
-from mec.errors import SpaceError, TrainingError
+from mec.errors import ConfigError, SpaceError, TrainingError
 from mec.evaluation.calibration import fit_calibration
 from mec.evaluation.metrics import auc, logloss
 from mec.pretraining import pretrain_step
@@ -47,6 +48,15 @@ def inputs(bundles) -> CellInputs:
     counts = {name: vocabularies.counts(name) for name in SIZES}
     data, pretrained = EncodedDataset.open(bundles["dataset"]), open_bundle(bundles["pretrained"])
     return CellInputs(data, counts, pretrained, TRAIN, EVALUATE)
+
+
+@pytest.fixture(scope="module")
+def narrow(bundles, inputs, tmp_path_factory) -> CellInputs:
+    """Tables of D 2, three floats per row."""
+    out, pretrain = tmp_path_factory.mktemp("narrow") / "pretrained", PretrainConfig(embedding_dim=2, max_epochs=1)
+    given = {"dataset": bundles["dataset"], "vocabulary": bundles["vocabulary"]}
+    pretrain_step(pretrain=pretrain, **given, seed=0, checkpoints=None, out=out)
+    return replace(inputs, pretrained=open_bundle(out))
 
 
 def qr(**changes) -> Cell:
@@ -116,6 +126,40 @@ def test_a_training_that_diverges_is_a_result(inputs, monkeypatch):
     assert "not finite at step 3" in found["reason"]
 
 
+def test_a_training_whose_floats_grow_beyond_what_can_be_stored_has_diverged(inputs):
+    found = measure_cell(qr(training=MethodTraining(learning_rate=1e5)), inputs, None)
+    assert found["status"] == "diverged"
+    assert "cannot be stored as float16" in found["reason"]
+    assert "auc" not in found
+
+
+@pytest.mark.parametrize("method", ["pq", "autodpq"])  # refuse when built, and when searching
+def test_a_method_that_does_not_go_with_the_tables_is_a_result(narrow, method):
+    found = measure_cell(Cell(method=method, budget="2x", seed=0, l2=0.0), narrow, None)
+    assert found["status"] == "not_applicable"
+    assert found["reason"].startswith(method)
+    assert "found: 4" in found["reason"]
+    assert "auc" not in found
+
+
+@pytest.mark.parametrize(("method", "own"), [("pq", {"num_codes": 64}), ("autodpq", {"candidates": [[16, 64]]})])
+def test_a_setting_of_the_users_that_does_not_go_with_the_tables_is_wrong_input(inputs, method, own):
+    with pytest.raises(ConfigError, match=rf"^{method} at 2x, seed 0: {method}.*found: 64") as error:
+        measure_cell(Cell(method=method, budget="2x", seed=0, l2=0.0, settings=own), inputs, None)
+    assert "num_codes" in error.value.fix
+
+
+def test_what_is_wrong_in_all_cells_is_no_result_and_the_cell_is_named(inputs):
+    wrong = replace(inputs, train=TRAIN.model_copy(update={"settings": {"hiden_units": 1}}))
+    for settings in ({}, {"min_values": 100}):
+        with pytest.raises(ConfigError, match=r"^qr at 4x, seed 3: bad settings of the backbone 'fm'"):
+            measure_cell(qr(settings=settings), wrong, None)
+    with pytest.raises(ConfigError, match=r"^qr at 1000000000x, seed 3: the budget is less than a byte"):
+        measure_cell(qr(budget="1000000000x"), inputs, None)
+    with pytest.raises(ConfigError, match=r"^qrr at 4x, seed 3: unknown compression method"):
+        measure_cell(Cell(method="qrr", budget="4x", seed=3, l2=0.0), inputs, None)
+
+
 def test_what_the_search_found_is_trained_and_may_overstep_the_budget(inputs, monkeypatch):
     own = inputs.of_method(3)
 
@@ -164,7 +208,36 @@ def test_a_killed_training_goes_on_and_claims_no_time_for_itself(inputs, tmp_pat
     resumed = measure_cell(qr(), inputs, tmp_path)
     assert (resumed["auc"], resumed["num_steps"]) == (straight["auc"], straight["num_steps"])
     assert resumed["train_seconds"] is resumed["seconds_per_epoch"] is None
-    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("where", "part"), [(measuring, "_score"), (cell_step, "write_json")])
+def test_checkpoints_are_kept_until_the_bundle_is_written(bundles, tmp_path, monkeypatch, where, part):
+    def search(self, model, dataset, settings, checkpoints):
+        checkpoints.save({"num_steps": 0})
+        return self
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(QR, "search", search)
+    given = {"cell": qr(), "train": TRAIN, "evaluate": EVALUATE, **bundles, "checkpoints": tmp_path / "kept"}
+    with monkeypatch.context() as patch:
+        patch.setattr(where, part, killed)
+        with pytest.raises(KeyboardInterrupt):
+            bakeoff_cell_step(**given, out=tmp_path / "cell")
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    monkeypatch.setattr("mec.training.train_batch", lambda *args: pytest.fail("trained again"))
+    bakeoff_cell_step(**given, out=tmp_path / "cell")
+    assert read_cell(open_bundle(tmp_path / "cell"))["num_steps"] == 2 * 4
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_result_without_measurements_leaves_no_checkpoints(bundles, tmp_path):
+    diverging = qr(training=MethodTraining(learning_rate=1e5))
+    given = {"cell": diverging, "train": TRAIN, "evaluate": EVALUATE, **bundles, "checkpoints": tmp_path / "kept"}
+    bakeoff_cell_step(**given, out=tmp_path / "cell")
+    assert read_cell(open_bundle(tmp_path / "cell"))["status"] == "diverged"
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_the_step_leaves_a_bundle_that_names_its_inputs(bundles, tmp_path, capsys):

@@ -41,6 +41,14 @@ def test_compiling_a_config_with_a_bakeoff_writes_its_cells():
     assert cluster_yaml(IMAGE, parse_config({"store": "/mnt/mec"}), None, only="bakeoff") == {}
 
 
+@pytest.mark.parametrize(("given", "policy"), [({}, None), ({"parallelism": 4}, {"parallelismLimit": 4})])
+def test_a_cluster_trains_as_many_cells_at_once_as_it_is_told(given, policy):
+    config = parse_config({**SETTINGS, "store": "/mnt/mec", "bakeoff": {"methods": ["qr"], **given}})
+    spec = read_yaml(cluster_yaml(IMAGE, config, None, only="bakeoff")["bakeoff"])[0]
+    (loop,) = (task for task in spec["root"]["dag"]["tasks"].values() if "parameterIterator" in task)
+    assert loop.get("iteratorPolicy") == policy
+
+
 def test_a_submitted_bakeoff_brings_its_cells_and_the_rows_version():
     config = parse_config({**SETTINGS, "store": "/mnt/mec", "bakeoff": {"methods": ["qr"], "seeds": 1}})
     request = request_run(config, image=IMAGE, profile=None, pipeline="bakeoff", values={"store": "/mnt/mec"})

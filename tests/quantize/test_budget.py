@@ -33,13 +33,13 @@ def test_forms(text: str, num_bytes: int) -> None:
     assert parse_budget(text).bytes(1_000_000) == num_bytes
 
 
-@given(hundredths=st.integers(1, 10_000), full_bytes=st.integers(0, 1 << 45))
+@given(hundredths=st.integers(1, 10_000), full_bytes=st.integers(10_000, 1 << 45))
 def test_share_is_exact_and_rounded_down(hundredths: int, full_bytes: int) -> None:
     text = f"{hundredths // 100}.{hundredths % 100:02d}%"
     assert parse_budget(text).bytes(full_bytes) == hundredths * full_bytes // 10_000
 
 
-@given(ratio=st.decimals(1, 100_000, places=2), full_bytes=st.integers(0, 1 << 45))
+@given(ratio=st.decimals(1, 100_000, places=2), full_bytes=st.integers(100_000, 1 << 45))
 def test_ratio_is_exact_and_rounded_down(ratio: object, full_bytes: int) -> None:
     assert parse_budget(f"{ratio}x").bytes(full_bytes) == int(full_bytes / Fraction(str(ratio)))
 
@@ -47,6 +47,13 @@ def test_ratio_is_exact_and_rounded_down(ratio: object, full_bytes: int) -> None
 def test_bytes_do_not_depend_on_the_tables() -> None:
     budget = parse_budget("64KiB")
     assert budget.bytes(1) == budget.bytes(1 << 40) == 65_536
+
+
+@pytest.mark.parametrize("text", ["1000001x", "0.00009%"])
+def test_less_than_a_byte_of_the_tables_is_refused(text: str) -> None:
+    assert parse_budget(text).bytes(10_000_000) in (8, 9)
+    with pytest.raises(ConfigError, match="less than a byte of the full tables' 1,000,000; found: '" + text):
+        parse_budget(text).bytes(1_000_000)
 
 
 @pytest.mark.parametrize(
