@@ -326,6 +326,8 @@ def compile_(
         raise click.UsageError("no image: pass --image NAME@sha256:…, or a CONFIG that sets `image`")
     from pipelines.compiling import compile_pipelines
 
+    if settings is not None and "bakeoff" in settings.model_fields_set:
+        options.tell_without_effect(settings, on_cluster=True)
     for path in compile_pipelines(image, out, settings, profile):
         click.echo(path)
 

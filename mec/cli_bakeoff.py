@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mec.bakeoff.cells import without_effect
 from mec.bakeoff.pages import num_of, training_seconds
+from mec.cli_options import tell_without_effect
 from mec.cli_run import CRASH, WRONG_INPUT, describe_failure
 from mec.config import RunConfig
 from mec.evaluation import formatting as fmt
@@ -34,8 +34,7 @@ def bake_and_show(config: RunConfig, out: Path, runner: Runner, *, debug: bool) 
     Returns:
         Exit code: 0, or 2 when a step found the input wrong, or 1 when it crashed.
     """
-    for note in without_effect(config):
-        print(f"note: {note}", file=sys.stderr)
+    tell_without_effect(config, on_cluster=False)
     try:
         result = run_bakeoff(config, out, runner)
     except StepError as failure:

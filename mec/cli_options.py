@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from mec.config import RunConfig
+
 config = click.argument("config", type=click.Path(path_type=Path))
 optional_config = click.argument("config", type=click.Path(path_type=Path), required=False)
 overrides = click.option(
@@ -35,6 +37,14 @@ uri = click.option("--uri", help="Tracking server.  [default: MLFLOW_TRACKING_UR
 own_overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting; give it as often as you like."
 )
+
+
+def tell_without_effect(config: RunConfig, *, on_cluster: bool) -> None:
+    """Say on standard error what a bake-off leaves aside."""
+    from mec.bakeoff.cells import without_effect
+
+    for note in without_effect(config, on_cluster=on_cluster):
+        click.echo(f"note: {note}", err=True)
 
 
 def bakeoff_overrides(methods: str | None, budgets: str | None, seeds: int | None) -> list[str]:

@@ -95,6 +95,9 @@ def submit(
     from pipelines import submitting
     from pipelines.kubeflow_api import connect
 
+    if pipeline == "bakeoff":
+        options.tell_without_effect(settings, on_cluster=True)
+
     request = submitting.request_run(
         settings, image=image, profile=profile, pipeline=pipeline, values=_values(parameters), data=data
     )

@@ -6,6 +6,8 @@ from __future__ import annotations
 class MecError(ValueError):
     """What only the user can mend, bad input above all: the problem, the value found and what to do about it.
 
+    Subclasses take the same arguments: errors are pickled, and made again with a longer problem.
+
     Args:
         problem: What is wrong, naming the file, field or setting.
         found: The value that was found; shown as it is.

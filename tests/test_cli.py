@@ -183,6 +183,15 @@ def test_compile_writes_the_yaml(tmp_path):
         assert path.read_bytes() == (ROOT / "pipelines" / "compiled" / path.name).read_bytes()
 
 
+def test_compiling_a_bakeoff_says_what_has_no_effect(config, tmp_path):
+    image = f"registry.example/mec@sha256:{64 * '0'}"
+    changes = ["store=/mnt", 'bakeoff.methods=["qr"]', "bakeoff.settings.qr.collisions=9", "bakeoff.parallelism=2"]
+    arguments = [part for change in changes for part in ("--set", change)]
+    result = CliRunner().invoke(main, ["compile", str(config), *arguments, "--image", image, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "note: bakeoff.settings.qr.collisions has no effect: budgets decide sizes\n"
+
+
 def test_compile_takes_the_image_of_the_config(config, tmp_path):
     image = "registry.example/mec@sha256:" + "1" * 64
     arguments = ["compile", str(config), "--set", f"image={image}", "--set", "store=/mnt", "--out", str(tmp_path)]

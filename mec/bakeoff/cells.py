@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 from pydantic import Field
@@ -44,8 +43,7 @@ def plan_cells(config: RunConfig) -> list[Cell]:
     Full tables start from the pre-trained ones where ``bakeoff.settings`` has nothing on them.
 
     Raises:
-        ConfigError: An unknown method, settings that it does not have, a budget written twice in different ways, or
-            several backbones.
+        ConfigError: An unknown method, settings that it does not have, or several backbones.
     """
     if config.train.several:
         raise ConfigError(
@@ -55,11 +53,11 @@ def plan_cells(config: RunConfig) -> list[Cell]:
         )
     bakeoff = config.bakeoff
     methods = _checked(bakeoff.methods, bakeoff.settings, list(bakeoff.training))
-    texts = _by_size(bakeoff.budgets)
-    places = [(method, budget) for budget in bakeoff.budgets for method in methods]
-    reference = (REFERENCE, texts.get(_size(REFERENCE_BUDGET), REFERENCE_BUDGET))
-    if bakeoff.reference and reference not in places:
-        places.insert(0, reference)
+    # however all bytes are written: the reference is looked for at one text
+    budgets = [REFERENCE_BUDGET if parse_budget(text).share == 1 else text for text in bakeoff.budgets]
+    places = [(method, budget) for budget in budgets for method in methods]
+    if bakeoff.reference and (REFERENCE, REFERENCE_BUDGET) not in places:
+        places.insert(0, (REFERENCE, REFERENCE_BUDGET))
     return [
         Cell(
             method=method,
@@ -79,22 +77,23 @@ def cell_parameters(config: RunConfig) -> list[str]:
     return [cell.model_dump_json(exclude_defaults=True) for cell in plan_cells(config)]
 
 
-def without_effect(config: RunConfig) -> list[str]:
+def without_effect(config: RunConfig, *, on_cluster: bool = False) -> list[str]:
     """Settings that a bake-off leaves aside, one sentence each: of other methods, of sizes, and of codes."""
     # as in ``_checked``
     from mec.embeddings.methods import method_type
 
     bakeoff, notes = config.bakeoff, []
     compared = {cell.method for cell in plan_cells(config)}
-    for section, given in (("settings", bakeoff.settings), ("training", bakeoff.training)):
-        left = sorted(set(given) - compared)
+    for section, own in (("settings", bakeoff.settings), ("training", bakeoff.training)):
+        left = sorted(set(own) - compared)
         if left:
             notes.append(f"bakeoff.{section} of {', '.join(left)} has no effect: not among the methods compared")
     for method in sorted(set(bakeoff.settings) & compared):
-        decided = [name for name in method_type(method).size_settings if name in bakeoff.settings[method]]
-        if decided:
+        given = bakeoff.settings[method]
+        decided = [name for name in method_type(method).size_settings if name in given]
+        if decided and given.get("found") is None:  # sizes that were searched are kept
             notes.append(f"bakeoff.settings.{method}.{', '.join(decided)} has no effect: budgets decide sizes")
-    if bakeoff.parallelism is not None:
+    if bakeoff.parallelism is not None and not on_cluster:
         notes.append("bakeoff.parallelism has no effect here: only a cluster trains several cells at the same time")
     defaults = TrainConfig()
     for name in ("codewords", "l2"):
@@ -102,25 +101,6 @@ def without_effect(config: RunConfig) -> list[str]:
             instead = "bakeoff.l2" if name == "l2" else "the methods' own settings"
             notes.append(f"train.{name} has no effect in a bake-off, which reads {instead}")
     return notes
-
-
-def _size(budget: str) -> tuple[Fraction | None, int | None]:
-    parsed = parse_budget(budget)
-    return parsed.share, parsed.num_bytes
-
-
-def _by_size(budgets: Sequence[str]) -> dict[tuple[Fraction | None, int | None], str]:
-    """Share or bytes -> budget; refuses two that come to the same whatever the tables."""
-    found: dict[tuple[Fraction | None, int | None], str] = {}
-    for budget in budgets:
-        other = found.setdefault(_size(budget), budget)
-        if other != budget:
-            raise ConfigError(
-                "two budgets of the bake-off are the same bytes, and every method would be trained twice",
-                found=f"{other} and {budget}",
-                fix="leave one of them out of bakeoff.budgets",
-            )
-    return found
 
 
 def _checked(

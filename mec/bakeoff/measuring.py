@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,10 @@ from mec.data.dataset import EncodedDataset
 from mec.data.layout import FieldLayout
 from mec.devices import find_device
 from mec.embeddings.export import Export, write_export
-from mec.embeddings.method import Method, MethodInputs
+from mec.embeddings.method import Method, MethodInputs, MethodSettings
 from mec.embeddings.methods import build_method, check_method_settings, load_served, method_type
 from mec.embeddings.sizing import BudgetError
-from mec.errors import ConfigError, MecError, SpaceError, TrainingError
+from mec.errors import BundleError, ConfigError, MecError, SpaceError, TrainingError
 from mec.evaluation.byte_accounting import full_bytes
 from mec.evaluation.calibration import fit_calibration
 from mec.evaluation.latency import full_table_lookup, lookup_latency
@@ -39,6 +38,7 @@ from mec.quantize.budget import parse_budget
 from mec.training import FitResult, fit
 
 STEP = "bakeoff_cell"
+_REFUSALS = (ConfigError, TrainingError, BundleError)  # of a method that is built
 _PARTS = ("search", "train")  # what a killed cell can go on with
 
 
@@ -130,19 +130,17 @@ def _result(cell: Cell, inputs: CellInputs, checkpoints: Path | None) -> dict[st
         "full_bytes": inputs.full_bytes,
     }
     torch.set_num_threads(inputs.train.threads)
-    own, base = inputs.of_method(cell.seed), check_method_settings(cell.method, cell.settings)
     start = time.monotonic()
     try:
-        with _applicable(cell):
-            settings = method_type(cell.method).for_budget(own, budget_bytes, base)
-            method = build_method(cell.method, own, settings)
-        build_seconds = time.monotonic() - start
-        model, trained = _train(cell, inputs, method, checkpoints)
-        export = _export(model)
+        method = _build(cell, inputs, budget_bytes)
     except BudgetError as error:
         return result | {"status": "over_budget", "reason": error.problem}
     except _NotApplicableError as error:
         return result | {"status": "not_applicable", "reason": str(error)}
+    build_seconds = time.monotonic() - start
+    try:
+        model, trained = _train(cell, inputs, method, checkpoints)
+        export = _export(model)
     except TrainingError as error:
         return result | {"status": "diverged", "reason": str(error)}
     num_bytes = sum(export.num_bytes().values())
@@ -163,17 +161,31 @@ class _NotApplicableError(ConfigError):
     """A method as it comes does not go with these tables."""
 
 
-@contextmanager
-def _applicable(cell: Cell) -> Iterator[None]:
-    """What a method refuses is a result where nobody set anything of it, and else what someone set is wrong."""
+def _build(cell: Cell, inputs: CellInputs, budget_bytes: int) -> Method[Any]:
+    """The untrained method; one that is refused with its default settings, too, does not go with these tables."""
+    own, base = inputs.of_method(cell.seed), check_method_settings(cell.method, cell.settings)
+
+    def built(settings: MethodSettings) -> Method[Any]:
+        return build_method(cell.method, own, method_type(cell.method).for_budget(own, budget_bytes, settings))
+
     try:
-        yield
+        return built(base)
     except BudgetError:
         raise
-    except ConfigError as error:
-        if cell.settings:
-            raise
-        raise _NotApplicableError(error.problem, found=error.found, fix=error.fix) from error
+    except _REFUSALS as error:
+        if _is_refused(lambda: built(check_method_settings(cell.method, {}))):
+            raise _NotApplicableError(error.problem, found=error.found, fix=error.fix) from error
+        raise
+
+
+def _is_refused(build: Callable[[], object]) -> bool:
+    try:
+        build()
+    except BudgetError:
+        return False
+    except _REFUSALS:
+        return True
+    return False
 
 
 def _train(
@@ -186,9 +198,7 @@ def _train(
     resumed = {kept for kept in (search_kept, train_kept) if kept is not None and kept.path.exists()}
     start = time.monotonic()
     torch.manual_seed(cell.seed)
-    mixed = ctr_model(inputs, method)
-    with _applicable(cell):
-        searched = method.search(mixed, data, optimizer, search_kept)
+    searched = method.search(ctr_model(inputs, method), data, optimizer, search_kept)
     search_seconds = 0.0 if searched is method else None if resumed else time.monotonic() - start
     torch.manual_seed(cell.seed)
     model, rows = ctr_model(inputs, searched), training_rows(inputs, searched)

@@ -64,6 +64,12 @@ class BakeoffConfig(Settings):
     @classmethod
     def _each_budget_once(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
         _refuse_twice(budgets)
+        found: dict[tuple[Any, Any], str] = {}
+        for budget in budgets:
+            parsed = parse_budget(budget)
+            other = found.setdefault((parsed.share, parsed.num_bytes), budget)
+            if other != budget:
+                raise ValueError(f"{other} and {budget} are the same bytes; leave one of them out")
         return budgets
 
 

@@ -39,6 +39,8 @@ from mec.embeddings.sizing import share_of
 from mec.embeddings.table_method import Table, TableMethod, TableSettings
 from mec.quantize.storage import Floats
 
+_CHUNK_VALUES = 1 << 20
+
 Combine = Literal["add", "concat"]
 
 
@@ -91,7 +93,7 @@ class HashShape:
         """Whether the rows of two hashes are added."""
         return len(self.salts) == 2 and self.combine == "add"
 
-    def places(self, ids: Tensor, index: Tensor | None) -> list[Tensor]:
+    def row_places(self, ids: Tensor, index: Tensor | None) -> list[Tensor]:
         """(N,) ids and the head's index -> (N,) rows of each hash function; those up to k are values' own."""
         own = torch.where(ids == 0, 0, 1 + places(ids, self.head, index))
         is_own = (own > 0) | (ids == 0)
@@ -99,7 +101,7 @@ class HashShape:
 
     def rows(self, ids: Tensor, index: Tensor | None, look_up: Callable[[Tensor], Tensor]) -> Tensor:
         """(N,) ids, the head's index, (n,) places -> (n, D + 1) rows; gives (N, D + 1)."""
-        hashed = self.places(ids, index)
+        hashed = self.row_places(ids, index)
         if len(hashed) == 1:
             return look_up(hashed[0])
         left, right = look_up(torch.cat(hashed)).chunk(2)
@@ -110,7 +112,7 @@ class HashShape:
 
     def uses(self, ids: Tensor, index: Tensor | None) -> Tensor:
         """(N,) ids and the head's index -> (C, R) how many of them read each row; C = 2 where each half has a hash."""
-        hashed = self.places(ids, index)
+        hashed = self.row_places(ids, index)
         if self.adds:  # an own row counts once
             hashed = [torch.cat([hashed[0], hashed[1][hashed[1] > self.head]])]
         return torch.stack([torch.bincount(place, minlength=self.num_rows) for place in hashed])
@@ -140,7 +142,10 @@ class HashedTable(Table):
         self.register_buffer("index", head_ids(counts, shape.head) if shape.head else None, persistent=False)
         seen = torch.from_numpy(np.flatnonzero(counts))
         self.num_seen = len(seen)
-        self.register_buffer("uses", shape.uses(seen, self.index), persistent=False)
+        uses = torch.zeros(1 if len(shape.salts) == 1 or shape.adds else 2, shape.num_rows, dtype=torch.int64)
+        for ids in torch.split(seen, _CHUNK_VALUES):
+            uses += shape.uses(ids, self.index)
+        self.register_buffer("uses", uses, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N,) -> (N, D + 1)."""

@@ -7,6 +7,7 @@ take the candidate of the largest weight whatever it costs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, Self, TypeVar
 
@@ -172,6 +173,11 @@ class SearchedMethod(TableMethod[SettingsT]):
 
     def __init__(self, inputs: MethodInputs, settings: SettingsT) -> None:
         self.check_found(inputs, settings)
+        if settings.found is None:
+            for name in self.split(inputs, settings)[0]:
+                self.item_bytes(
+                    name, inputs, settings
+                )  # candidates that rows are too short for are refused before all else
         super().__init__(inputs, settings)
         self.inputs = inputs
 
@@ -245,12 +251,17 @@ class SearchedMethod(TableMethod[SettingsT]):
     ) -> Self:
         """Train all candidates, weights on ``train`` and mixture on ``valid``, and choose; see ``Method.search``.
 
-        A method whose sizes were found already comes back as it is, and so does one that has nothing to choose from,
-        for all candidates are beyond the bytes.
+        A method whose sizes were found already comes back as it is, and so does one all of whose candidates are beyond
+        the bytes. Where only one choice fits, it is taken, and nothing trained.
         """
-        if self.settings.found is not None or not self.large or self._nothing_fits():
+        if self.settings.found is not None or not self.large:
             return self
         inputs, own = self.inputs, self.settings
+        least = self._chosen({name: -self.item_bytes(name, inputs, own).astype(float) for name in self.large})
+        if least is None:
+            return self
+        if not self._has_others(least):
+            return type(self)(inputs, with_settings(own, found=least))
         supernets = {name: self.make_supernet(name, inputs, own) for name in self.large}
         small = [name for name, _ in inputs.layout.vocabularies if name not in supernets]
         mixed = model.reading(SuperEmbedding(inputs, own, small, supernets, self.first_rows(inputs, own)))
@@ -281,10 +292,19 @@ class SearchedMethod(TableMethod[SettingsT]):
             return found
         return {name: self.unsearched(name, inputs, own) * len(scores[name]) for name in scores}
 
-    def _nothing_fits(self) -> bool:
-        """Whether even the smallest candidates of all items take more bytes than ``derive`` allows."""
+    def _has_others(self, least: dict[str, Choice]) -> bool:
+        """Whether a choice fits that is not the smallest one, by what one item more costs."""
         inputs, own = self.inputs, self.settings
-        return self._chosen({name: -self.item_bytes(name, inputs, own).astype(float) for name in self.large}) is None
+        allowed = math.inf if own.derive == "argmax" else sum(self.planned_bytes(inputs, own).values())
+        for name, smallest in least.items():
+            options, width = self.candidates(name, inputs, own), len(self.unsearched(name, inputs, own))
+            for start in range(0, len(smallest), width):
+                for option in options:
+                    changed = smallest[:start] + option + smallest[start + width :]
+                    found = with_settings(own, found={**least, name: changed})
+                    if changed != smallest and sum(self.planned_bytes(inputs, found).values()) <= allowed:
+                        return True
+        return False
 
     def _chosen(self, scores: dict[str, NDArray[np.float64]]) -> dict[str, Choice] | None:
         inputs, own = self.inputs, self.settings

@@ -37,13 +37,13 @@ def test_full_tables_are_the_reference_once_and_start_from_the_pretrained_ones()
 
 @pytest.mark.parametrize("budgets", [["2x", "50%"], ["1x", "1.0x"], ["4x", "2KiB", "2048B"]])
 def test_budgets_that_are_the_same_bytes_are_refused(budgets):
-    with pytest.raises(ConfigError, match=f"same bytes.*found: {budgets[-2]} and {budgets[-1]}"):
-        plan_cells(config(budgets=budgets))
+    with pytest.raises(ConfigError, match=f"{budgets[-2]} and {budgets[-1]} are the same bytes"):
+        config(budgets=budgets)
     assert len(plan_cells(config(budgets=budgets[:-1], seeds=1))) == 2 * len(budgets[:-1])
 
 
-def test_the_reference_is_trained_at_the_budget_listed_for_all_bytes():
-    for methods, expected in (["full"], [("full", "100%")]), (["qr"], [("full", "100%"), ("qr", "100%")]):
+def test_all_bytes_are_1x_however_they_are_written():
+    for methods, expected in (["full"], [("full", "1x")]), (["qr"], [("full", "1x"), ("qr", "1x")]):
         cells = plan_cells(config(reference=True, seeds=1, methods=methods, budgets=["100%"]))
         assert [(c.method, c.budget) for c in cells] == expected
 
@@ -117,6 +117,8 @@ def test_sizes_that_budgets_decide_are_said():
         "bakeoff.settings.pq.num_codewords has no effect: budgets decide sizes",
         "bakeoff.settings.qr.collisions has no effect: budgets decide sizes",
     ]
+    searched = {"num_codes": 2, "found": {"user": (4,)}}  # which a budget keeps
+    assert without_effect(config(methods=["xlightfm"], settings={"xlightfm": searched})) == []
 
 
 _CEILINGS = {name: {"num_codewords"} for name in ("autodpq", "dpq_sx", "dpq_vq", "mgqe", "xlightfm")}
@@ -132,6 +134,12 @@ def test_methods_name_what_a_budget_decides(name):
         found = cls.at_size(own, base, size)
         changed |= {key for key, value in found.model_dump().items() if value != base.model_dump()[key]}
     assert changed - _CEILINGS.get(name, set()) == set(cls.size_settings)
+
+
+def test_a_clusters_limit_has_an_effect_there():
+    limited = config(parallelism=4)
+    assert [note.split(" has")[0] for note in without_effect(limited)] == ["bakeoff.parallelism"]
+    assert without_effect(limited, on_cluster=True) == []
 
 
 def test_several_backbones_are_refused():

@@ -149,6 +149,20 @@ def test_a_setting_of_the_users_that_does_not_go_with_the_tables_is_wrong_input(
     assert "num_codes" in error.value.fix
 
 
+@pytest.mark.parametrize(("method", "own"), [("pq", {"iterations": 3}), ("autodpq", {"search_rate": 0.1})])
+def test_a_setting_that_has_nothing_to_do_with_it_makes_no_method_go_with_the_tables(narrow, method, own):
+    assert measure_cell(Cell(method=method, budget="2x", seed=0, l2=0.0, settings=own), narrow, None) == measure_cell(
+        Cell(method=method, budget="2x", seed=0, l2=0.0), narrow, None
+    )
+
+
+def test_what_a_method_cannot_code_is_not_called_a_training_that_diverged(inputs):
+    nothing_seen = replace(inputs, counts={name: counts * 0 for name, counts in inputs.counts.items()})
+    found = measure_cell(Cell(method="pq", budget="2x", seed=0, l2=0.0, settings={"iterations": 3}), nothing_seen, None)
+    assert found["status"] == "not_applicable"
+    assert "was seen in training" in found["reason"]
+
+
 def test_what_is_wrong_in_all_cells_is_no_result_and_the_cell_is_named(inputs):
     wrong = replace(inputs, train=TRAIN.model_copy(update={"settings": {"hiden_units": 1}}))
     for settings in ({}, {"min_values": 100}):

@@ -210,7 +210,10 @@ def test_nothing_is_trained_where_no_candidate_fits(small, monkeypatch):
     free = build_method("autodim", own_inputs(), {"dim": 1, "candidates": (4, 8), "derive": "argmax", **LARGE})
     with pytest.raises(AssertionError, match="searched for nothing"):
         free.search(model_of(free), small, OPTIMIZER, None)
-    fits = build_method("autodim", own_inputs(), {"dim": 4, "candidates": (4, 8), **LARGE})
+    forced = build_method("autodim", own_inputs(), {"dim": 1, "candidates": (1, 8), **LARGE})
+    found = forced.search(model_of(forced), small, OPTIMIZER, None)
+    assert found.settings.found == dict.fromkeys(NAMES, (1,))
+    fits = build_method("autodim", own_inputs(), {"dim": 4, "candidates": (2, 4), **LARGE})
     with pytest.raises(AssertionError, match="searched for nothing"):
         fits.search(model_of(fits), small, OPTIMIZER, None)
 

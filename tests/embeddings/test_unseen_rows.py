@@ -83,7 +83,7 @@ def test_a_hashed_value_that_shares_nothing_has_the_mean_of_values_in_training(n
     before = rows_of(method, V)
     mean = before[seen].mean(dim=0)
     shape = method.tables[0].shape
-    places = np.stack(shape.places(torch.arange(V), method.tables[0].index))  # (H, V)
+    places = np.stack(shape.row_places(torch.arange(V), method.tables[0].index))  # (H, V)
     alone = [
         i for i in np.flatnonzero(~seen.numpy()) if not np.isin(places[:, i], places[:, seen.numpy()].flatten()).any()
     ]
