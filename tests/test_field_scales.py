@@ -138,8 +138,7 @@ def test_a_cells_checkpoint_is_not_that_of_a_model_with_other_scales(run: Run, t
     for wanted in (None, True, False):
         train = TrainConfig.model_validate(TRAIN | {"field_scales": wanted})
         inputs = CellInputs(data, counts, open_bundle(run.pretrained), train, EvaluateConfig(latency_rows=0))
-        scaled = wanted is not False
-        found = measuring._checkpoints(tmp_path, "train", cell, inputs, cell.optimizer(train), scaled)
+        found = measuring._checkpoints(tmp_path, "train", cell, inputs)
         assert found is not None
         kept.append(found.path)
-    assert kept[0] == kept[1] != kept[2]
+    assert len(set(kept)) == 3
