@@ -181,10 +181,8 @@ def _build(cell: Cell, inputs: CellInputs, budget_bytes: int) -> Method[Any]:
 def _is_refused(build: Callable[[], object]) -> bool:
     try:
         build()
-    except BudgetError:
-        return False
-    except _REFUSALS:
-        return True
+    except _REFUSALS as error:
+        return not isinstance(error, BudgetError)
     return False
 
 

@@ -173,11 +173,9 @@ class SearchedMethod(TableMethod[SettingsT]):
 
     def __init__(self, inputs: MethodInputs, settings: SettingsT) -> None:
         self.check_found(inputs, settings)
-        if settings.found is None:
+        if settings.found is None:  # candidates that rows are too short for are refused before anything is trained
             for name in self.split(inputs, settings)[0]:
-                self.item_bytes(
-                    name, inputs, settings
-                )  # candidates that rows are too short for are refused before all else
+                self.item_bytes(name, inputs, settings)
         super().__init__(inputs, settings)
         self.inputs = inputs
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mec.embeddings import hashing
 from mec.embeddings.hash_functions import bucket
 from mec.embeddings.method import Method, MethodInputs
 from mec.embeddings.methods import build_method
@@ -50,6 +51,15 @@ def drawn(name: str, settings: dict[str, Any], own: MethodInputs) -> Method[Any]
     return method
 
 
+def before_it_is_finished(
+    name: str, settings: dict[str, object], *, in_order: bool
+) -> tuple[Method[Any], Tensor, Tensor]:
+    """A method, (V,) which values are in training, and (V, W) rows."""
+    own = some_unseen(in_order=in_order)
+    method = drawn(name, settings, own)
+    return method, torch.from_numpy(own.counts["f"] > 0), rows_of(method, V)
+
+
 def finished_rows(method: Method[Any]) -> Tensor:
     method.finish()
     return rows_of(method, V)
@@ -58,9 +68,7 @@ def finished_rows(method: Method[Any]) -> Tensor:
 @pytest.mark.parametrize("in_order", [True, False])
 @pytest.mark.parametrize(("name", "settings"), SHARING)
 def test_rows_of_values_in_training_stay_and_all_are_served(name, settings, in_order):
-    own = some_unseen(in_order=in_order)
-    method, seen = drawn(name, settings, own), torch.from_numpy(own.counts["f"] > 0)
-    before = rows_of(method, V)
+    method, seen, before = before_it_is_finished(name, settings, in_order=in_order)
     after = finished_rows(method)
     assert torch.equal(after[seen], before[seen])
     assert not torch.equal(after[~seen], before[~seen])
@@ -78,9 +86,7 @@ def test_nothing_is_filled_where_no_value_is_in_training(name, settings):
 @pytest.mark.parametrize("in_order", [True, False])
 @pytest.mark.parametrize(("name", "settings"), HASHING)
 def test_a_hashed_value_that_shares_nothing_has_the_mean_of_values_in_training(name, settings, in_order):
-    own = some_unseen(in_order=in_order)
-    method, seen = drawn(name, settings, own), torch.from_numpy(own.counts["f"] > 0)
-    before = rows_of(method, V)
+    method, seen, before = before_it_is_finished(name, settings, in_order=in_order)
     mean = before[seen].mean(dim=0)
     shape = method.tables[0].shape
     places = np.stack(shape.row_places(torch.arange(V), method.tables[0].index))  # (H, V)
@@ -154,3 +160,10 @@ def test_halves_of_qr_are_filled_with_the_mean_of_those_that_training_reaches(co
         if compose != "concat":
             expected = first * second if compose == "multiply" else first + second
         torch.testing.assert_close(after[i], expected)
+
+
+@pytest.mark.parametrize(("name", "settings"), HASHING)
+def test_values_are_looked_at_in_chunks(name, settings, monkeypatch):
+    whole = finished_rows(drawn(name, settings, some_unseen()))
+    monkeypatch.setattr(hashing, "_CHUNK_VALUES", 7)
+    assert torch.equal(finished_rows(drawn(name, settings, some_unseen())), whole)
