@@ -25,6 +25,7 @@ from mec.embeddings.method import Method, with_settings
 from mec.embeddings.methods import build_method, check_method_settings, method_type
 from mec.embeddings.searched import SearchSettings
 from mec.embeddings.sizing import BudgetError
+from mec.errors import ConfigError
 from mec.evaluation.table import ABSENT
 from mec.optimizer import CtrOptimizer
 from mec.quantize.budget import parse_budget
@@ -102,14 +103,15 @@ def run_epochs(jobs: Sequence[Job], rounds: int, steps: int) -> str:
         steps: Training steps in a turn.
     """
     torch.set_num_threads(1)
-    inputs, sides, beyond = jobs[0].inputs(), {}, []
+    inputs, sides, notes = jobs[0].inputs(), dict[str, Side](), list[str]()
     for job in jobs:
         try:
-            sides[job.cell.method] = Side(job, inputs, steps)
-        except BudgetError as error:
-            whole = job.cell.model_copy(update={"budget": REFERENCE_BUDGET})
-            sides[job.cell.method] = Side(Job(job.config, whole, job.work), inputs, steps)
-            beyond.append(f"{job.cell.method} has {REFERENCE_BUDGET}: {error.problem}")
+            sides[job.cell.method], note = _side(job, inputs, steps)
+        except ConfigError as error:
+            if job.cell.method == REFERENCE:
+                raise
+            note = f"{job.cell.method} is left out: {error}"
+        notes += [note] * bool(note)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     searching: dict[str, list[float]] = {name: [] for name, side in sides.items() if side.searches}
     for turn in range(rounds + _WARM_UP):
@@ -120,7 +122,17 @@ def run_epochs(jobs: Sequence[Job], rounds: int, steps: int) -> str:
             seconds[name].append(trained)
             if side.searches and turn < _WARM_UP + _SEARCH_ROUNDS:
                 searching[name].append(side.search())
-    return "\n".join([*_table(seconds, searching, steps), *beyond])
+    return "\n".join([*_table(seconds, searching, steps), *notes])
+
+
+def _side(job: Job, inputs: CellInputs, steps: int) -> tuple[Side, str]:
+    """A method at its budget, or else at the reference's, and a note that says so."""
+    try:
+        return Side(job, inputs, steps), ""
+    except BudgetError as error:
+        note = f"{job.cell.method} has {REFERENCE_BUDGET}: {error.problem}"
+    whole = job.cell.model_copy(update={"budget": REFERENCE_BUDGET})
+    return Side(Job(job.config, whole, job.work), inputs, steps), note
 
 
 def _table(seconds: dict[str, list[float]], searching: dict[str, list[float]], steps: int) -> list[str]:

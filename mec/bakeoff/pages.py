@@ -29,7 +29,7 @@ def heading(board: Board) -> str:
     if not chosen:
         return "No method was measured within any budget"
     parts = [
-        f"{r['method']} within {r['budget']}" + ("" if r["beyond_chance"] else " (a tie)" * bool(r["next"]))
+        f"{r['method']} within {r['budget']}" + ("" if r["next"] is None or r["beyond_chance"] else f" ({_doubt(r)})")
         for r in chosen
     ]
     return "Best by validation AUC: " + ", ".join(parts)
@@ -89,7 +89,17 @@ def _tile_note(recommendation: Mapping[str, Any]) -> str:
         return "the only one within it"
     if recommendation["beyond_chance"]:
         return f"beyond chance of {recommendation['next']}"
+    if _has_one_seed(recommendation):
+        return f"ahead of {recommendation['next']} on one seed"
     return f"within chance of {', '.join(recommendation['tied'][:3]) or recommendation['next']}"
+
+
+def _doubt(recommendation: Mapping[str, Any]) -> str:
+    return "one seed" if _has_one_seed(recommendation) else "a tie"
+
+
+def _has_one_seed(recommendation: Mapping[str, Any]) -> bool:
+    return recommendation["difference"]["low"] is None
 
 
 def _recommended(board: Board) -> Table:

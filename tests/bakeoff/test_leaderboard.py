@@ -156,6 +156,22 @@ def test_one_seed_tells_nothing_about_chance_and_no_method_is_said():
     assert recommended(results, "8x")["method"] is None
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "doubt", "note"),
+    [
+        ([0.9], [0.5], " (one seed)", "ahead of b on one seed"),
+        ([0.70, 0.72], [0.71, 0.70], " (a tie)", "within chance of b"),
+        ([0.70, 0.72], [0.60, 0.621], "", "beyond chance of b"),
+        ([0.70], None, "", "the only one within it"),
+    ],
+)
+def test_a_tie_is_said_where_seeds_can_tell(a, b, doubt, note):
+    results = cells("a", "2x", a, a, 3000) + (cells("b", "2x", b, b, 2000) if b else [])
+    board = make_leaderboard(results)
+    assert heading(board) == f"Best by validation AUC: a within 2x{doubt}"
+    assert f"<span>{note}</span>" in leaderboard_page(board, b"", name="tiny")
+
+
 def test_cells_that_do_not_belong_together_are_refused():
     one = cell("a", "2x", 0, 0.6, 0.6, 3000)
     with pytest.raises(BundleError, match="no cells"):
