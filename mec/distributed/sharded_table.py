@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mec.distributed.processes import Processes
+from mec.lookup import rows_at
 
 if TYPE_CHECKING:
     from mec.embeddings.full import RowSparseTable
@@ -47,7 +47,7 @@ class ShardedTable(nn.Module):
         rows = self._processes.exchange(self.local(asked_for // num), received, sent.tolist())  # (U, width)
         place = torch.empty_like(by_owner)
         place[by_owner] = torch.arange(len(by_owner), device=place.device)
-        return functional.embedding(place[inverse], rows)
+        return rows_at(rows, place[inverse])
 
     @torch.no_grad()
     def write_rows(self, first: int, rows: Tensor) -> None:

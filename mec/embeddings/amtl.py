@@ -27,7 +27,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mec.embeddings.exact_rows import draw, fill_unseen
 from mec.embeddings.export import Array
@@ -38,6 +37,7 @@ from mec.embeddings.ragged import ragged_arrays, ragged_bytes, ragged_rows
 from mec.embeddings.table_method import Table, TableMethod, TableSettings
 from mec.embeddings.two_forms import TwoFormTable
 from mec.errors import ConfigError
+from mec.lookup import rows_at
 from mec.quantize.storage import Floats
 
 _STEPS = 16  # sizes per unit of the mean length
@@ -103,7 +103,7 @@ class AMTLTable(TwoFormTable):
         """(N,) -> (N, D + 1); in eval mode with the lengths that are served."""
         rows: Tensor = self.table(ids)
         if self.training:
-            return rows * functional.embedding(self.group[ids].long(), self.masks())
+            return rows * rows_at(self.masks(), self.group[ids])
         if self._served_lengths is None:
             self._served_lengths = torch.from_numpy(self.lengths()).to(rows.device)
         return rows * (self._lengths_of_columns() <= self._served_lengths[ids][:, None])

@@ -6,8 +6,8 @@ which reads a row's first d floats (the paper's weight sharing):
 
     e(x) = sum_d w_d BN(E[x, :d] Q_d),  w = softmax((log p + Gumbel noise) / temperature)
 
-E, Q and the backbone learn from training batches, p from validation batches. Then each vocabulary is trained anew as
-e(x) = P[x] Q, P (V, d), Q (d, D + 1); see ``mec.embeddings.projected``.
+E, Q and the backbone learn from training batches, p from validation batches; see ``mec.embeddings.prefix_supernet``.
+Then each vocabulary is trained anew as e(x) = P[x] Q, P (V, d), Q (d, D + 1); see ``mec.embeddings.projected``.
 
 Bytes per vocabulary: d (V + D + 1) floats, or V (D + 1) where that is no more. The first-order weight's
 column counts in d.
@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from mec.embeddings.choosing import dim_candidates
-from mec.embeddings.full import RowSparseTable
 from mec.embeddings.method import METHODS, MethodInputs, with_settings
+from mec.embeddings.prefix_supernet import PrefixSupernet
 from mec.embeddings.projected import ProjectedTable, projected_bytes
-from mec.embeddings.searched import Choice, GumbelSupernet, Mixture, SearchedMethod, SearchSettings, Supernet
+from mec.embeddings.searched import Choice, SearchedMethod, SearchSettings, Supernet
 from mec.embeddings.table_method import Table
 
 
@@ -34,40 +33,6 @@ class AutoDimSettings(SearchSettings):
     candidates: tuple[int, ...] | None = Field(
         None, min_length=1, description="floats per value to choose from; null: powers of 2 below D + 1, and D + 1"
     )
-
-
-class PrefixSupernet(GumbelSupernet):
-    """Prefixes of one row, each with a projection.
-
-    Args:
-        num_values: V.
-        width: D + 1.
-        dims: Candidates, rising.
-        init_std: Of the first vectors.
-        generator: Of the first vectors.
-    """
-
-    def __init__(
-        self, num_values: int, width: int, dims: list[int], init_std: float, generator: torch.Generator
-    ) -> None:
-        super().__init__(len(dims))
-        self.table = RowSparseTable(num_values, max(dims))
-        with torch.no_grad():
-            self.table.weight.normal_(0.0, init_std, generator=generator)
-        self.projections = nn.ParameterList(
-            torch.linalg.qr(torch.randn(width, dim, generator=generator))[0].T.contiguous() for dim in dims
-        )
-        self.mixture = Mixture(len(dims), width)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """(N,) -> (N, D + 1)."""
-        return self.mixed(ids, self.weights())
-
-    def mixed(self, ids: Tensor, weights: Tensor) -> Tensor:
-        """(N,), (C,) or (N, C) weights -> (N, D + 1)."""
-        rows: Tensor = self.table(ids)
-        result: Tensor = self.mixture([rows[:, : len(q)] @ q for q in self.projections], weights)
-        return result
 
 
 @METHODS.register("autodim")

@@ -13,6 +13,8 @@ Bytes per vocabulary: those of ``mec.embeddings.code_plan``, with an exact head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,9 +28,10 @@ from mec.embeddings.full import RowSparseTable
 from mec.embeddings.head import head_ids, places
 from mec.embeddings.method import METHODS, MethodInputs, with_settings
 from mec.embeddings.quantizers import VectorQuantizer
-from mec.embeddings.searched import Choice, GumbelSupernet, Mixture, SearchedMethod, SearchSettings, Supernet
+from mec.embeddings.searched import FIRST_SCALE, Choice, GumbelSupernet, SearchedMethod, SearchSettings, Supernet
 from mec.embeddings.table_method import Table
 from mec.errors import ConfigError
+from mec.models.batch_norm import BatchNorm
 
 
 class AutoDPQSettings(SearchSettings, VectorSettings):
@@ -42,6 +45,28 @@ class AutoDPQSettings(SearchSettings, VectorSettings):
         min_length=1,
         description="pairs of K and M to choose from",
     )
+
+
+class Mixture(nn.Module):
+    """Candidates' rows on one scale, added up: batch normalisation without scale and shift, then one of both for all.
+
+    Without it, a candidate could win by the size of its rows alone.
+
+    Args:
+        num_candidates: C.
+        width: D + 1.
+    """
+
+    def __init__(self, num_candidates: int, width: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(BatchNorm(width, affine=False) for _ in range(num_candidates))
+        self.scale = nn.Parameter(torch.full((width,), FIRST_SCALE))
+        self.shift = nn.Parameter(torch.zeros(width))
+
+    def forward(self, candidates: Sequence[Tensor], weights: Tensor) -> Tensor:
+        """C times (N, D + 1) rows, (C,) weights -> (N, D + 1)."""
+        parts = [weights[i] * norm(candidates[i]) for i, norm in enumerate(self.norms)]
+        return torch.stack(parts).sum(dim=0) * self.scale + self.shift
 
 
 class CodesSupernet(GumbelSupernet):

@@ -24,18 +24,18 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
-from mec.embeddings.autodim import PrefixSupernet
 from mec.embeddings.choosing import dim_candidates
 from mec.embeddings.export import Array
 from mec.embeddings.full import RowSparseTable
 from mec.embeddings.method import METHODS, MethodInputs, with_settings
 from mec.embeddings.popularity import CountGroups, by_doubling, doubling_sizes
+from mec.embeddings.prefix_supernet import PrefixSupernet
 from mec.embeddings.ragged import ragged_arrays, ragged_bytes, ragged_rows
 from mec.embeddings.searched import Choice, SearchedMethod, SearchSettings, Supernet
 from mec.embeddings.table_method import Table
 from mec.embeddings.two_forms import TwoFormTable
+from mec.lookup import rows_at
 from mec.quantize.storage import Floats
 
 _CHUNK_ROWS = 1 << 16
@@ -84,10 +84,9 @@ class ControlledSupernet(PrefixSupernet):
             nn.init.zeros_(zero)
         self.controller = nn.Sequential(first, nn.Tanh(), last)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(N,) -> (N, D + 1)."""
-        weights = torch.softmax(self.controller(self.features), dim=1)  # (G, C)
-        return self.mixed(ids, functional.embedding(self.group[ids].long(), weights))
+    def weights_of(self, ids: Tensor) -> Tensor:
+        """(U,) -> (U, C)."""
+        return rows_at(torch.softmax(self.controller(self.features), dim=1), self.group[ids])
 
     def architecture(self) -> list[nn.Parameter]:
         """The controller's weights."""

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from mec.embeddings.head import index_bytes, places
 from mec.quantize.packing import MAX_BITS, bits_per_code, gather_codes, packed_bytes
-from mec.quantize.product import column_parts
+from mec.quantize.product import join_parts
 
 NumCodes = Annotated[int, Field(ge=1, le=64)]  # M
 NumCodewords = Annotated[int, Field(ge=2, le=1 << MAX_BITS)]  # K
@@ -134,7 +134,7 @@ class CodePlan:
     @staticmethod
     def _decode(group: str, coding: Coding, arrays: Mapping[str, Tensor], place: Tensor) -> Tensor:
         codes = gather_codes(arrays[f"codes_{group}"], place, coding.num_codes, coding.bits)
-        return decode(arrays[f"codewords_{coding.book}"], codes).float()
+        return join_parts(arrays[f"codewords_{coding.book}"], codes).float()
 
     def to_json(self) -> dict[str, Any]:
         """A fact of an export."""
@@ -145,12 +145,6 @@ class CodePlan:
         """What ``to_json`` gave."""
         head = value["head_coding"]
         return cls(value["head"], None if head is None else Coding(**head), Coding(**value["rest_coding"]))
-
-
-def decode(codewords: Tensor, codes: Tensor) -> Tensor:
-    """(K, W) codewords, (N, M) integer codes -> (N, W): part m of a row is part m of its m'th codeword."""
-    parts = column_parts(codewords.shape[1], codes.shape[1])
-    return torch.cat([functional.embedding(codes[:, m], codewords[:, p]) for m, p in enumerate(parts)], dim=1)
 
 
 def num_code_sizes(num_codewords: int, embedding_dim: int) -> int:

@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
-from mec.embeddings.code_plan import CodePlan, Coding, NumCodes, NumCodewords, codes_of_size, decode, num_code_sizes
+from mec.embeddings.code_plan import CodePlan, Coding, NumCodes, NumCodewords, codes_of_size, num_code_sizes
 from mec.embeddings.exact_rows import draw, fill_unseen, round_floats
 from mec.embeddings.export import Array
 from mec.embeddings.full import RowSparseTable
@@ -26,7 +25,9 @@ from mec.embeddings.quantizers import Quantizer, VectorQuantizer
 from mec.embeddings.table_method import Table, TableMethod, TableSettings
 from mec.embeddings.two_forms import TwoFormTable
 from mec.errors import ConfigError
+from mec.lookup import rows_at
 from mec.quantize.packing import pack
+from mec.quantize.product import join_parts
 from mec.quantize.storage import Floats
 
 _CHUNK_ROWS = 1 << 16
@@ -93,7 +94,7 @@ class CodedTable(TwoFormTable):
             return self._coded_rows(ids, None)
         # what is coded is a value, however often it is in the batch
         distinct, inverse, times = torch.unique(ids, return_inverse=True, return_counts=True)
-        return functional.embedding(inverse, self._coded_rows(distinct, times))
+        return rows_at(self._coded_rows(distinct, times), inverse)
 
     def _coded_rows(self, ids: Tensor, times: Tensor | None) -> Tensor:
         """(N,) ids, how often each is in the batch -> (N, D + 1)."""
@@ -115,7 +116,7 @@ class CodedTable(TwoFormTable):
     def _coded(self, coding: Coding, rows: Tensor, num_codewords: Tensor | None, times: Tensor | None) -> Tensor:
         quantizer = self._quantizer(coding)
         if not self.training:
-            return decode(quantizer.codewords, quantizer.codes(rows, num_codewords))
+            return join_parts(quantizer.codewords, quantizer.codes(rows, num_codewords))
         rows, term = quantizer(rows, num_codewords, times)
         if term is not None:
             self.term = term if self.term is None else self.term + term

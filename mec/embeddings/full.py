@@ -14,6 +14,7 @@ from torch.nn import functional
 from mec.data.layout import FieldLayout
 from mec.distributed.processes import current
 from mec.distributed.sharded_table import ShardedTable, num_local_rows
+from mec.lookup import rows_at
 
 CHUNK_ROWS = 65_536  # drawn, or gathered from several processes, at a time
 
@@ -60,10 +61,22 @@ class RowSparseTable(nn.Module):
         """(N,) row numbers -> (N, width) rows."""
         if not (self.training and torch.is_grad_enabled()):
             return functional.embedding(index, self.weight)
+        _, rows, inverse = self.distinct(index)
+        return rows_at(rows, inverse)
+
+    def distinct(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Look rows up that the next step trains, each once.
+
+        Args:
+            index: (N,) row numbers.
+
+        Returns:
+            Distinct row numbers (U,), their rows (U, width), and (N,) the place of each index among them.
+        """
         unique, inverse = self._unique(index)
         rows = functional.embedding(unique, self.weight).requires_grad_()
         self._pending = (unique, rows)
-        return functional.embedding(inverse, rows)
+        return unique, rows, inverse
 
     def _unique(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Distinct rows (U,) and the place of each index among them (N,); linear time, no sort."""

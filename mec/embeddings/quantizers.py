@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mec.models.batch_norm import BatchNorm
-from mec.quantize.product import column_parts
+from mec.quantize.product import column_parts, join_parts
 
 TILE_SCORES = (
     1 << 17
@@ -51,10 +51,6 @@ class Quantizer(nn.Module):
         self.norm = BatchNorm(num_codes * num_codewords, affine=False) if batch_norm else None
         part_of = [m for m, part in enumerate(self.parts) for _ in range(part.stop - part.start)]
         self.register_buffer("part_of", torch.tensor(part_of), persistent=False)  # (W,) of each column
-
-    def picked(self, codes: Tensor) -> Tensor:
-        """(N, M) int64 -> (N, W) as ``decode`` has it, whose gradient is several times as slow."""
-        return self.codewords.gather(0, codes.index_select(1, self.part_of))
 
     def responses(self, rows: Tensor) -> Tensor:
         """(N, W) -> (N, M, K), larger for codewords that fit better; normalised."""
@@ -129,7 +125,7 @@ class VectorQuantizer(Quantizer):
         """See ``Quantizer.forward``."""
         with torch.no_grad():
             codes = self._codes_in_training(rows, num_codewords, times)
-        picked = self.picked(codes)
+        picked = join_parts(self.codewords, codes)
         codebook, commitment = self.weights
         term = codebook * _mean((picked - rows.detach()).square(), times)
         if commitment:

@@ -29,10 +29,9 @@ from mec.embeddings.search import alternate
 from mec.embeddings.sizing import BudgetError
 from mec.embeddings.table_method import SlotOrder, TableMethod, TableSettings
 from mec.errors import ConfigError
-from mec.models.batch_norm import BatchNorm
 
 Choice = tuple[int, ...]
-_FIRST_SCALE = 0.1  # of normalised rows: at unit variance an FM would start saturated
+FIRST_SCALE = 0.1  # of normalised rows: at unit variance an FM would start saturated
 _LAST_TEMPERATURE = 0.1
 
 
@@ -101,28 +100,6 @@ class GumbelSupernet(Supernet):
     def scores(self) -> Tensor:
         """(1, N) log-probabilities."""
         return torch.log_softmax(self.logits.detach(), dim=0)[None]
-
-
-class Mixture(nn.Module):
-    """Candidates' rows on one scale, added up: batch normalisation without scale and shift, then one of both for all.
-
-    Without it, a candidate could win by the size of its rows alone (AutoDim and AutoDPQ).
-
-    Args:
-        num_candidates: N.
-        width: D + 1.
-    """
-
-    def __init__(self, num_candidates: int, width: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(BatchNorm(width, affine=False) for _ in range(num_candidates))
-        self.scale = nn.Parameter(torch.full((width,), _FIRST_SCALE))
-        self.shift = nn.Parameter(torch.zeros(width))
-
-    def forward(self, candidates: Sequence[Tensor], weights: Tensor) -> Tensor:
-        """N times (n, D + 1) rows, (N,) or (n, N) weights -> (n, D + 1)."""
-        parts = [weights[..., i : i + 1] * norm(candidates[i]) for i, norm in enumerate(self.norms)]
-        return torch.stack(parts).sum(dim=0) * self.scale + self.shift
 
 
 class SuperEmbedding(Method[MethodSettings]):

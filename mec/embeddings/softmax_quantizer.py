@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mec.embeddings.quantizers import TILE_SCORES, Quantizer, beyond, largest
+from mec.quantize.product import join_parts
 
 
 class SoftmaxQuantizer(Quantizer):
@@ -60,7 +61,7 @@ class SoftmaxQuantizer(Quantizer):
         nothing, codes = _BestKeys.apply(  # type: ignore[no-untyped-call]
             points, keys, self.codewords.detach(), self.parts, self.temperature, bias, excluded
         )
-        return self.picked(codes) + nothing, None
+        return join_parts(self.codewords, codes) + nothing, None
 
     def responses(self, rows: Tensor) -> Tensor:
         """row . key of each part."""

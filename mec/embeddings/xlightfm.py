@@ -28,8 +28,8 @@ from mec.embeddings.method import METHODS, MethodInputs, with_settings
 from mec.embeddings.searched import Choice, GumbelSupernet, SearchedMethod, SearchSettings, Supernet
 from mec.embeddings.table_method import Table
 from mec.errors import ConfigError
-from mec.quantize.packing import MAX_BITS, pack
-from mec.quantize.product import ProductCodebook
+from mec.quantize.packing import MAX_BITS, pack, unpack
+from mec.quantize.product import ProductCodebook, column_parts
 from mec.quantize.sampling import sample_points
 
 _MAX_POINTS = 1 << 16
@@ -103,18 +103,34 @@ class FixedCodesTable(Table):
 class CodewordsSupernet(GumbelSupernet):
     """Product codes of the same rows with several K.
 
+    Codes are held unpacked, V M small integers for each candidate: unpacking them would take longer than all else here.
+
     Args:
-        tables: One per candidate.
+        tables: One per candidate, all of one M.
+        num_values: V.
     """
 
-    def __init__(self, tables: list[FixedCodesTable]) -> None:
+    part_of: Tensor
+
+    def __init__(self, tables: list[FixedCodesTable], num_values: int) -> None:
         super().__init__(len(tables))
-        self.tables = nn.ModuleList(tables)
+        self.codewords = nn.ParameterList(table.codewords for table in tables)
+        for i, table in enumerate(tables):
+            coding = table.plan.rest_coding
+            codes = torch.from_numpy(unpack(table.codes.numpy(), num_values, coding.num_codes, coding.bits))
+            self.register_buffer(f"codes_{i}", codes.to(torch.int16 if coding.bits < 16 else torch.int32))
+        parts = column_parts(tables[0].codewords.shape[1], tables[0].plan.rest_coding.num_codes)
+        part_of = [m for m, part in enumerate(parts) for _ in range(part.stop - part.start)]
+        self.register_buffer("part_of", torch.tensor(part_of), persistent=False)  # (D + 1,) of each column
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N,) -> (N, D + 1)."""
-        weights = self.weights()
-        return torch.stack([weights[i] * table(ids) for i, table in enumerate(self.tables)]).sum(dim=0)
+        result = torch.zeros((), device=ids.device)
+        for i, weight in enumerate(self.weights()):
+            codes = self.get_buffer(f"codes_{i}").index_select(0, ids)  # (N, M)
+            # one gather of all columns: candidates have many codes, and a look-up for each would be many small ones
+            result = result + weight * self.codewords[i].gather(0, codes.long().index_select(1, self.part_of))
+        return result
 
 
 @METHODS.register("xlightfm")
@@ -156,7 +172,8 @@ class XLightFM(SearchedMethod[XLightFMSettings]):
     def make_supernet(self, vocabulary: str, inputs: MethodInputs, settings: XLightFMSettings) -> Supernet:
         """See ``SearchedMethod.make_supernet``."""
         candidates = self.candidates(vocabulary, inputs, settings)
-        return CodewordsSupernet([_table(vocabulary, inputs, settings, choice) for choice in candidates])
+        tables = [_table(vocabulary, inputs, settings, choice) for choice in candidates]
+        return CodewordsSupernet(tables, inputs.layout.size(vocabulary))
 
     @classmethod
     def num_sizes(cls, inputs: MethodInputs, base: XLightFMSettings) -> int:

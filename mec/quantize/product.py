@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mec.lookup import rows_at
 from mec.quantize.kmeans import kmeans, nearest
 from mec.quantize.residual import sum_codewords
 
@@ -48,10 +49,9 @@ class ProductCodebook:
 
     def decode(self, codes: Tensor) -> Tensor:
         """(N, M) integers -> (N, W) float32."""
-        parts = column_parts(self.width, self.num_codes)
         gradient = torch.is_grad_enabled() and self.codewords.requires_grad
         if gradient or len(codes) < self.num_codewords:
-            return torch.cat([self.codewords[:, p][codes[:, m].long()] for m, p in enumerate(parts)], dim=1)
+            return join_parts(self.codewords, codes)
         # adding codewords that are 0 outside their columns takes half as long as joining narrow ones
         return sum_codewords(self.full_width(), codes)
 
@@ -61,6 +61,21 @@ class ProductCodebook:
         for m, part in enumerate(column_parts(self.width, self.num_codes)):
             padded[m, :, part] = self.codewords[:, part]
         return padded
+
+
+def join_parts(codewords: Tensor, codes: Tensor) -> Tensor:
+    """Part m of a row is part m of its m'th codeword.
+
+    Args:
+        codewords: (K, W) floats.
+        codes: (N, M) integers in [0, K).
+
+    Returns:
+        (N, W), of the codewords' type, with a gradient to them.
+    """
+    codes = codes if codes.dtype == torch.int32 else codes.long()
+    parts = column_parts(codewords.shape[1], codes.shape[1])
+    return torch.cat([rows_at(codewords[:, part], codes[:, m]) for m, part in enumerate(parts)], dim=1)
 
 
 def column_parts(width: int, num_codes: int) -> list[slice]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -91,6 +93,31 @@ def sum_codewords(codewords: Tensor, codes: Tensor) -> Tensor:
     Returns:
         (N, W) float32.
     """
+    if torch.is_grad_enabled() and codewords.requires_grad:
+        found: Tensor = _SumWithGradient.apply(codewords, codes)  # type: ignore[no-untyped-call]
+        return found
+    return _sum(codewords, codes)
+
+
+class _SumWithGradient(torch.autograd.Function):
+    """``_sum``, and a gradient that takes two fifths of the time of ``embedding_bag``'s."""
+
+    @staticmethod
+    def forward(ctx: Any, codewords: Tensor, codes: Tensor) -> Tensor:
+        ctx.save_for_backward(codes)
+        ctx.shape = codewords.shape
+        return _sum(codewords, codes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (codes,), (gradient,) = ctx.saved_tensors, gradients
+        found, places = gradient.new_zeros(ctx.shape), codes.long()
+        for m, codebook in enumerate(found):
+            codebook.scatter_add_(0, places[:, m, None].expand_as(gradient), gradient)
+        return found, None
+
+
+def _sum(codewords: Tensor, codes: Tensor) -> Tensor:
     num_codes, num_codewords, _ = codewords.shape
     if num_codes == 1:
         return functional.embedding(codes[:, 0].int(), codewords[0])

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mec.embeddings.code_plan import Coding, codes_of_size, decode, num_code_sizes
+from mec.embeddings.code_plan import Coding, codes_of_size, num_code_sizes
 from mec.embeddings.methods import build_method
 from mec.embeddings.quantizers import VectorQuantizer
 from mec.embeddings.softmax_quantizer import SoftmaxQuantizer
 from mec.errors import ConfigError
 from mec.quantize.packing import unpack
+from mec.quantize.product import join_parts
 from mec.testing_method_data import every_id, inputs
 
 N, W, M, K = 40, 7, 3, 5
@@ -51,7 +52,7 @@ def test_vq_gradients_are_those_defined():
     quantizer, x = vector_quantizer(), rows()
     upstream = torch.randn(N, W, generator=generator(2))
     out, term = quantizer(x)
-    chosen = decode(quantizer.codewords, quantizer.codes(x)).detach()
+    chosen = join_parts(quantizer.codewords, quantizer.codes(x)).detach()
     torch.testing.assert_close(out, chosen)
     size = N * W
     torch.testing.assert_close(term, (2.0 + 0.25) * (chosen - x).square().sum() / size)
@@ -123,7 +124,7 @@ def test_the_training_table_goes_and_codes_name_codewords(name):
     export = method.export()
     codes = unpack(export.arrays["user/codes_rest"].tensor.numpy(), 700, 3, 4)
     codewords = export.arrays["user/codewords_0"].tensor.float()
-    assert torch.equal(after[:, 0], decode(codewords, torch.from_numpy(codes)))
+    assert torch.equal(after[:, 0], join_parts(codewords, torch.from_numpy(codes)))
     seen = torch.from_numpy(inputs().counts["user"] > 0)
     close = (after[:, 0] - before[:, 0]).abs().amax(dim=1) < 1e-2
     assert float(close[seen].float().mean()) > 0.95

@@ -5,21 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import batch_norm
 
 from mec.config import OptimizerConfig
 from mec.ctr_model import CtrModel
 from mec.embeddings import searched
-from mec.embeddings.autodpq import AutoDPQ, AutoDPQSettings
-from mec.embeddings.code_plan import decode
+from mec.embeddings.autodpq import AutoDPQ, AutoDPQSettings, Mixture
+from mec.embeddings.code_plan import Coding
 from mec.embeddings.method import Method
 from mec.embeddings.methods import build_method
-from mec.embeddings.searched import Mixture
+from mec.embeddings.prefix_supernet import PrefixSupernet
 from mec.embeddings.sizing import BudgetError
-from mec.embeddings.xlightfm import XLightFM, XLightFMSettings
+from mec.embeddings.xlightfm import CodewordsSupernet, FixedCodesTable, XLightFM, XLightFMSettings
 from mec.errors import ConfigError
 from mec.models import build_backbone
 from mec.quantize.packing import unpack
-from mec.quantize.product import ProductCodebook
+from mec.quantize.product import ProductCodebook, join_parts
 from mec.testing_method_data import every_id, inputs
 
 W = 7
@@ -36,10 +37,58 @@ def test_normalised_candidates_are_mixed_on_one_scale():
     torch.testing.assert_close(
         mixed, (0.25 * standard[0] + 0.75 * standard[1]) * mixture.scale + mixture.shift, rtol=1e-3, atol=1e-3
     )
-    per_row = torch.rand(50, 2)
-    mixed = mixture([small, large], per_row)
-    expected = per_row[:, :1] * standard[0] + per_row[:, 1:] * standard[1]
-    torch.testing.assert_close(mixed, expected * mixture.scale + mixture.shift, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("per_value", [False, True])
+def test_prefixes_are_normalised_as_if_each_were_looked_at_by_itself(per_value):
+    draw = torch.Generator().manual_seed(0)
+    supernet = PrefixSupernet(30, 5, [1, 2, 5], 1.0, draw).double()
+    with torch.no_grad():
+        supernet.scale.copy_(torch.arange(1.0, 6.0))
+        supernet.shift.copy_(torch.arange(5.0))
+    rows = (torch.randn(20, 5, generator=draw) + 100.0).double().requires_grad_()
+    batch = torch.cat([torch.arange(20), torch.randint(20, (30,), generator=draw)])  # which row each place has
+    weights = torch.rand((20, 3) if per_value else (3,), generator=draw).double().requires_grad_()
+    upstream = torch.randn(50, 5, generator=draw).double()
+
+    def with_gradients(found: torch.Tensor) -> list[torch.Tensor]:
+        read = [rows, weights, *supernet.projections, supernet.scale, supernet.shift]
+        return [found, *torch.autograd.grad(found, read, upstream)]
+
+    in_batch = weights[batch] if per_value else weights
+    normalised = [
+        batch_norm(rows[batch][:, : len(q)] @ q, None, None, training=True) * in_batch[..., i : i + 1]
+        for i, q in enumerate(supernet.projections)
+    ]
+    expected = with_gradients(sum(normalised) * supernet.scale + supernet.shift)
+    found = with_gradients(supernet.mixed(rows, torch.bincount(batch), weights)[batch])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", ["autodim", "autoemb"])
+def test_values_of_a_batch_are_mixed_once_each_and_in_their_places(name):
+    method = build_method(name, inputs(), {})
+    net = method.make_supernet("user", method.inputs, method.settings).train()
+    net.table.start_training()
+    ids = torch.tensor([5, 600, 5, 0, 31, 600, 600])
+    torch.manual_seed(0)
+    found = net(ids)
+    distinct, _, inverse = net.table.distinct(ids)
+    assert sorted(distinct.tolist()) == [0, 5, 31, 600]
+    torch.manual_seed(0)
+    mixed = net.mixed(net.table.weight[distinct], torch.bincount(inverse), net.weights_of(distinct))
+    assert torch.equal(found, mixed[inverse])
+    assert torch.equal(distinct[inverse], ids)
+
+
+def test_rows_that_do_not_differ_are_normalised_to_nothing():
+    supernet = PrefixSupernet(30, 5, [2, 5], 1.0, torch.Generator().manual_seed(0))
+    supernet.table.start_training()
+    rows = supernet(torch.tensor([3, 3]))
+    assert torch.equal(rows, torch.zeros(2, 5))
+    rows.sum().backward()
+    assert all(bool(q.grad.isfinite().all()) for q in supernet.projections)
 
 
 def emb(dims_of: dict[str, tuple[int, ...]], **settings: object):
@@ -148,7 +197,7 @@ def test_xlightfm_codes_are_the_product_codebooks_and_stay():
     codes = torch.from_numpy(unpack(table.codes.numpy(), 500, 3, 3)).long()
     book = ProductCodebook(table.codewords.detach(), 3)
     assert torch.equal(codes, book.encode(own.pretrained["item"]))
-    assert torch.equal(method.eval()(every_id())[:500, 1].detach(), decode(table.codewords.detach(), codes))
+    assert torch.equal(method.eval()(every_id())[:500, 1].detach(), join_parts(table.codewords.detach(), codes))
     error = (own.pretrained["item"] - book.decode(codes)).square().sum()
     assert float(error) < 0.2 * float((own.pretrained["item"] - own.pretrained["item"].mean(0)).square().sum())
     table.train()(torch.arange(500)).sum().backward()
@@ -160,13 +209,23 @@ def test_xlightfm_codes_are_the_product_codebooks_and_stay():
 
 
 def test_xlightfm_mixes_its_candidates_by_their_weights():
-    method = build_method("xlightfm", inputs(), {"candidates": (4, 16)})
-    net = method.make_supernet("user", method.inputs, method.settings).eval()
+    own = inputs()
+    tables = [
+        FixedCodesTable(own.pretrained["user"], torch.ones(700, dtype=torch.bool), Coding(3, k), 0)
+        for k in (4, 16, 300)
+    ]
+    net = CodewordsSupernet(tables, 700).eval()
     with torch.no_grad():
-        net.logits.copy_(torch.tensor([0.0, np.log(3.0)]))
-    ids = torch.arange(700)
-    few, many = (table(ids) for table in net.tables)
-    torch.testing.assert_close(net(ids), 0.25 * few + 0.75 * many)
+        net.logits.copy_(torch.tensor([0.0, np.log(3.0), np.log(4.0)]))
+    ids = torch.arange(700).flip(0)
+    expected = sum(share * table(ids) for share, table in zip((0.125, 0.375, 0.5), tables, strict=True))
+    found, upstream = net(ids), torch.randn(700, W, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, expected)
+    trained = [table.codewords for table in tables]
+    assert [id(codewords) for codewords in net.codewords] == [id(codewords) for codewords in trained]
+    gradients = torch.autograd.grad(found, trained, upstream)
+    for one, other in zip(gradients, torch.autograd.grad(expected, trained, upstream), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from mec.embeddings.methods import build_method
 from mec.embeddings.quantizers import VectorQuantizer
 from mec.embeddings.softmax_quantizer import SoftmaxQuantizer
 from mec.models.batch_norm import BatchNorm
+from mec.quantize.product import join_parts
 from mec.testing_method_data import inputs
 
 N, W, M, K, TEMPERATURE = 40, 7, 3, 5, 0.5
@@ -131,7 +132,7 @@ def test_a_value_is_coded_once_however_often_it_is_in_the_batch(name):
     codes = quantizer.eval().codes(table.table.weight[ids])
     assert found.shape == (300, W)
     if name != "dpq_sx":  # whose codes in training are normalised by the batch
-        torch.testing.assert_close(found, quantizer.picked(codes))
+        torch.testing.assert_close(found, join_parts(quantizer.codewords, codes))
     same = (ids[:, None] == ids).float().argmax(dim=1)
     assert torch.equal(found, found[same])
 

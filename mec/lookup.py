@@ -1,0 +1,25 @@
+"""Rows of a table by their numbers: ``torch.nn.functional.embedding`` with a gradient that is fast on a CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def rows_at(table: Tensor, index: Tensor) -> Tensor:
+    """Look rows up, with a gradient to all of the table.
+
+    On a CPU the gradient is gather's, which adds up the same numbers in the same order as embedding's, in 0.4 to 0.8 of
+    the time with one thread and less with more. On a GPU, gather's adds them in any order; embedding's does not.
+
+    Args:
+        table: (R, W) floats.
+        index: (N,) int32 or int64 in [0, R).
+
+    Returns:
+        (N, W).
+    """
+    if table.device.type == "cpu" and table.requires_grad and torch.is_grad_enabled():
+        return table.gather(0, index.long()[:, None].expand(-1, table.shape[1]))
+    return functional.embedding(index, table)
