@@ -21,7 +21,7 @@ from mec.data.vocabulary import Vocabularies
 from mec.embeddings.export import write_export
 from mec.embeddings.mec import Mec
 from mec.embeddings.qr import QR
-from mec.errors import ConfigError, SpaceError, TrainingError
+from mec.errors import BundleError, ConfigError, SpaceError, TrainingError
 from mec.evaluation.calibration import fit_calibration
 from mec.evaluation.metrics import auc, logloss
 from mec.pretraining import pretrain_step
@@ -161,6 +161,18 @@ def test_what_a_method_cannot_code_is_not_called_a_training_that_diverged(inputs
     found = measure_cell(Cell(method="pq", budget="2x", seed=0, l2=0.0, settings={"iterations": 3}), nothing_seen, None)
     assert found["status"] == "not_applicable"
     assert "was seen in training" in found["reason"]
+
+
+def test_tables_that_a_method_cannot_store_are_a_result(inputs, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise BundleError("codewords are too large for float16", found=1e6, fix="store them as float32")
+
+    monkeypatch.setattr(measuring, "build_method", refuse)
+    found = measure_cell(qr(), inputs, None)
+    assert (found["status"], "too large for float16" in found["reason"]) == ("not_applicable", True)
+    monkeypatch.setattr(measuring, "_is_refused", lambda _: False)
+    with pytest.raises(BundleError, match=r"^qr at 4x, seed 3: codewords are too large"):
+        measure_cell(qr(), inputs, None)
 
 
 def test_what_is_wrong_in_all_cells_is_no_result_and_the_cell_is_named(inputs):
