@@ -15,11 +15,11 @@ def rows_at(table: Tensor, index: Tensor) -> Tensor:
 
     Args:
         table: (R, W) floats.
-        index: (N,) int32 or int64 in [0, R).
+        index: (N,) integers in [0, R).
 
     Returns:
         (N, W).
     """
     if table.device.type == "cpu" and table.requires_grad and torch.is_grad_enabled():
         return table.gather(0, index.long()[:, None].expand(-1, table.shape[1]))
-    return functional.embedding(index, table)
+    return functional.embedding(index if index.dtype == torch.int32 else index.long(), table)

@@ -15,11 +15,11 @@ def drawn(num_rows: int, width: int, num: int, dtype: torch.dtype) -> tuple[torc
     return table, torch.randint(num_rows, (num,), generator=generator).to(dtype), upstream
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 @pytest.mark.parametrize(("num_rows", "width", "num"), [(7, 3, 100), (100, 17, 30), (5, 1, 4), (5, 4, 0)])
 def test_values_and_gradient_are_those_of_embedding(num_rows, width, num, dtype):
     table, index, upstream = drawn(num_rows, width, num, dtype)
-    expected = functional.embedding(index, table.requires_grad_())
+    expected = functional.embedding(index.long(), table.requires_grad_())
     (gradient,) = torch.autograd.grad(expected, table, upstream)
     found = rows_at(table, index)
     assert torch.equal(found, expected)

@@ -73,7 +73,6 @@ def join_parts(codewords: Tensor, codes: Tensor) -> Tensor:
     Returns:
         (N, W), of the codewords' type, with a gradient to them.
     """
-    codes = codes if codes.dtype == torch.int32 else codes.long()
     parts = column_parts(codewords.shape[1], codes.shape[1])
     return torch.cat([rows_at(codewords[:, part], codes[:, m]) for m, part in enumerate(parts)], dim=1)
 

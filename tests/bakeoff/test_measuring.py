@@ -163,6 +163,14 @@ def test_what_a_method_cannot_code_is_not_called_a_training_that_diverged(inputs
     assert "was seen in training" in found["reason"]
 
 
+def test_a_wrong_setting_is_wrong_input_where_the_default_would_only_be_over_budget(inputs):
+    at = {"method": "autodpq", "budget": "8x", "seed": 0, "l2": 0.0}
+    own = {"min_count": 1000, "candidates": [[16, 64]]}  # fewer exact rows, so that the wrong candidate is met
+    assert measure_cell(Cell(**at), inputs, None)["status"] == "over_budget"
+    with pytest.raises(ConfigError, match=r"^autodpq at 8x, seed 0: autodpq.*found: 64"):
+        measure_cell(Cell(**at, settings=own), inputs, None)
+
+
 def test_tables_that_a_method_cannot_store_are_a_result(inputs, monkeypatch):
     def refuse(*_: object) -> None:
         raise BundleError("codewords are too large for float16", found=1e6, fix="store them as float32")

@@ -82,6 +82,18 @@ def test_values_of_a_batch_are_mixed_once_each_and_in_their_places(name):
     assert torch.equal(distinct[inverse], ids)
 
 
+def test_candidates_of_autoemb_are_weighed_by_a_values_popularity():
+    method = build_method("autoemb", inputs(), {})
+    net = method.make_supernet("user", method.inputs, method.settings)
+    torch.nn.init.normal_(net.controller[-1].weight, generator=torch.Generator().manual_seed(0))
+    bits = torch.tensor([int(n).bit_length() for n in inputs().counts["user"]])
+    ids = torch.stack([(bits == group).nonzero()[0, 0] for group in bits.unique()]).flip(0)
+    weights = net.weights_of(ids)
+    expected = torch.softmax(net.controller(net.features), dim=1).flip(0)
+    torch.testing.assert_close(weights, expected)
+    assert len(weights.unique(dim=0)) == len(ids) > 1
+
+
 def test_rows_that_do_not_differ_are_normalised_to_nothing():
     supernet = PrefixSupernet(30, 5, [2, 5], 1.0, torch.Generator().manual_seed(0))
     supernet.table.start_training()
