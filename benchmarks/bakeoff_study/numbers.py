@@ -44,10 +44,10 @@ def fill(page: str, boards: Mapping[str, Board]) -> str:
 
 
 def method_line(method: str, boards: Mapping[str, Board], kept: str = "") -> str:
-    """One method on all tables, those without a board as ``kept`` has them; empty where nothing was measured."""
+    """One method on all tables, those whose boards lack it as ``kept`` has them; empty where nothing was measured."""
     pieces = _TABLE.split(kept)[1:]
     said = {name: f"{name}: {text.strip()}" for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
-    said |= {name: _of_table(method, name, board) for name, board in boards.items()}
+    said |= {name: text for name, board in boards.items() if (text := _of_table(method, name, board))}
     parts = [text for name in [*TITLES.values(), *boards] if (text := said.pop(name, ""))]
     return f"{_START} {' '.join(parts)}" if parts else ""
 

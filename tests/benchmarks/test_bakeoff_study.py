@@ -87,6 +87,7 @@ def test_a_page_has_every_methods_auc_and_place_at_every_budget(tmp_path):
 
 def test_what_is_said_of_other_tables_stays():
     old = " MovieLens-1M: 2x .1; 8x beyond. Yelp: 8x .2, 3 of 4; 32x .1. Beauty: 8x .3 (at 9x), 1 of 2."
+    assert numbers.method_line("qr", {"Beauty": board(pq=[0.7])}, kept=old) == numbers.method_line("qr", {}, kept=old)
     line = numbers.method_line("qr", {"Yelp": board(qr=[0.8], pq=[0.7])}, kept=old)
     assert line == (
         "*Test AUC and place.* MovieLens-1M: 2x .1; 8x beyond. Yelp: 8x .8000, 1 of 2. Beauty: 8x .3 (at 9x), 1 of 2."
