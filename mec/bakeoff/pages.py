@@ -90,7 +90,7 @@ def _tile_note(recommendation: Mapping[str, Any]) -> str:
     if recommendation["beyond_chance"]:
         return f"beyond chance of {recommendation['next']}"
     if _has_one_seed(recommendation):
-        return f"ahead of {recommendation['next']} on one seed"
+        return f"before {recommendation['next']} on one seed"
     return f"within chance of {', '.join(recommendation['tied'][:3]) or recommendation['next']}"
 
 

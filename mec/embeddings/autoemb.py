@@ -6,7 +6,8 @@ controller, reads from a value's popularity how the candidates are mixed, each a
 
     e(x) = sum_d w_d(s) BN(E[x, :d] Q_d),  w = softmax(controller(s)),  s: popularity of x
 
-E, Q and the backbone learn from training batches, the controller from validation batches. The paper serves the mix,
+E, Q and the backbone learn from training batches, the controller from validation batches; see
+``mec.embeddings.prefix_supernet``. The paper serves the mix,
 which saves nothing; here values whose counts have as many bits (0, 1, 2 to 3, 4 to 7 and so on) get one candidate, and
 e(x) = P[x] Q_d, P[x] of d floats, is trained anew.
 

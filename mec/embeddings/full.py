@@ -65,7 +65,7 @@ class RowSparseTable(nn.Module):
         return rows_at(rows, inverse)
 
     def distinct(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Look rows up that the next step trains, each once.
+        """Look rows up that the next step trains, each once; after ``start_training``.
 
         Args:
             index: (N,) row numbers.
@@ -79,9 +79,12 @@ class RowSparseTable(nn.Module):
         return unique, rows, inverse
 
     def _unique(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Distinct rows (U,) and the place of each index among them (N,); linear time, no sort."""
+        """Distinct rows (U,) and the place of each index among them (N,); linear time, no sort.
+
+        Each row's last position wins, in any number of threads, so that rows come in one order.
+        """
         place = torch.arange(index.numel(), dtype=torch.int32, device=index.device)
-        self.scratch[index] = place
+        self.scratch.index_fill_(0, index, -1).scatter_reduce_(0, index.long(), place, "amax")
         winner = self.scratch[index]  # (N,) one position per distinct row
         chosen = winner == place
         rank = torch.cumsum(chosen, 0, dtype=torch.int32) - 1

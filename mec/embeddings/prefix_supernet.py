@@ -26,7 +26,8 @@ _EPS = 1e-5  # of torch.nn.BatchNorm1d
 class PrefixSupernet(GumbelSupernet):
     """Prefixes of one row, each with a projection.
 
-    Rows are normalised by their own batch, whichever split it is of: a search looks up nothing but batches.
+    Rows are normalised by their own batch, whichever split it is of: a search looks up nothing but batches. Where all
+    values of a batch are one, that leaves the shift alone.
 
     Args:
         num_values: V.
@@ -87,4 +88,4 @@ def _normalised(projection: Tensor, covariance: Tensor) -> Tensor:
     """(d, D + 1), and the rows' covariance -> the projection of centred rows to columns of variance 1."""
     dim = len(projection)
     variance = (covariance[:dim, :dim] @ projection * projection).sum(dim=0)  # (D + 1,)
-    return projection * (variance + _EPS).rsqrt()
+    return projection * (variance.clamp(min=0) + _EPS).rsqrt()  # rounding may leave it below 0

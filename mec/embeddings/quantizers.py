@@ -32,8 +32,6 @@ class Quantizer(nn.Module):
         generator: Of first values.
     """
 
-    part_of: Tensor
-
     def __init__(
         self,
         width: int,
@@ -49,8 +47,6 @@ class Quantizer(nn.Module):
         self.parts = column_parts(width, num_codes)
         self.codewords = nn.Parameter(init_std * torch.randn(num_codewords, width, generator=generator))
         self.norm = BatchNorm(num_codes * num_codewords, affine=False) if batch_norm else None
-        part_of = [m for m, part in enumerate(self.parts) for _ in range(part.stop - part.start)]
-        self.register_buffer("part_of", torch.tensor(part_of), persistent=False)  # (W,) of each column
 
     def responses(self, rows: Tensor) -> Tensor:
         """(N, W) -> (N, M, K), larger for codewords that fit better; normalised."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mec.embeddings.quantizers import TILE_SCORES, Quantizer, beyond, largest
-from mec.quantize.product import join_parts
+from mec.quantize.product import join_parts, part_of
 
 
 class SoftmaxQuantizer(Quantizer):
@@ -32,6 +32,7 @@ class SoftmaxQuantizer(Quantizer):
         temperature: Of the softmax.
     """
 
+    part_of: Tensor
     same_part: Tensor
 
     def __init__(
@@ -49,6 +50,7 @@ class SoftmaxQuantizer(Quantizer):
         # values that have nothing to do with their keys would send a row's first steps anywhere
         self.keys = nn.Parameter(self.codewords.detach() / init_std)
         self.temperature = temperature
+        self.register_buffer("part_of", part_of(width, num_codes), persistent=False)  # (W,)
         same = self.part_of[:, None] == self.part_of
         self.register_buffer("same_part", same.float(), persistent=False)  # (W, W)
 
@@ -88,7 +90,7 @@ class SoftmaxQuantizer(Quantizer):
         centered = rows - center
         covariance = centered.T @ (centered * weights[:, None]) / num_rows * self.same_part  # (W, W)
         of_part = functional.one_hot(self.part_of, self.num_codes).to(rows.dtype)  # (W, M)
-        variance = (keys @ covariance * keys) @ of_part  # (K, M)
+        variance = ((keys @ covariance * keys) @ of_part).clamp(min=0)  # (K, M), which rounding may leave below 0
         with torch.no_grad():
             momentum = norm.momentum or 0.0
             norm.running_mean.lerp_(((keys * center) @ of_part).T.flatten(), momentum)

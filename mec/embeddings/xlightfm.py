@@ -29,7 +29,7 @@ from mec.embeddings.searched import Choice, GumbelSupernet, SearchedMethod, Sear
 from mec.embeddings.table_method import Table
 from mec.errors import ConfigError
 from mec.quantize.packing import MAX_BITS, pack, unpack
-from mec.quantize.product import ProductCodebook, column_parts
+from mec.quantize.product import ProductCodebook, join_parts
 from mec.quantize.sampling import sample_points
 
 _MAX_POINTS = 1 << 16
@@ -104,13 +104,12 @@ class CodewordsSupernet(GumbelSupernet):
     """Product codes of the same rows with several K.
 
     Codes are held unpacked, V M small integers for each candidate: unpacking them would take longer than all else here.
+    Checkpoints hold them too, for codewords mean nothing with other codes.
 
     Args:
         tables: One per candidate, all of one M.
         num_values: V.
     """
-
-    part_of: Tensor
 
     def __init__(self, tables: list[FixedCodesTable], num_values: int) -> None:
         super().__init__(len(tables))
@@ -119,17 +118,13 @@ class CodewordsSupernet(GumbelSupernet):
             coding = table.plan.rest_coding
             codes = torch.from_numpy(unpack(table.codes.numpy(), num_values, coding.num_codes, coding.bits))
             self.register_buffer(f"codes_{i}", codes.to(torch.int16 if coding.bits < 16 else torch.int32))
-        parts = column_parts(tables[0].codewords.shape[1], tables[0].plan.rest_coding.num_codes)
-        part_of = [m for m, part in enumerate(parts) for _ in range(part.stop - part.start)]
-        self.register_buffer("part_of", torch.tensor(part_of), persistent=False)  # (D + 1,) of each column
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N,) -> (N, D + 1)."""
         result = torch.zeros((), device=ids.device)
         for i, weight in enumerate(self.weights()):
             codes = self.get_buffer(f"codes_{i}").index_select(0, ids)  # (N, M)
-            # one gather of all columns: candidates have many codes, and a look-up for each would be many small ones
-            result = result + weight * self.codewords[i].gather(0, codes.long().index_select(1, self.part_of))
+            result = result + weight * join_parts(self.codewords[i], codes)
         return result
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mec.lookup import rows_at
+from mec.lookup import gather_trains, rows_at
 from mec.quantize.kmeans import kmeans, nearest
 from mec.quantize.residual import sum_codewords
+
+_FEW_CODES = 4  # up to which a look-up for each is faster than one gather of all columns
 
 
 class ProductCodebook:
@@ -73,12 +74,20 @@ def join_parts(codewords: Tensor, codes: Tensor) -> Tensor:
     Returns:
         (N, W), of the codewords' type, with a gradient to them.
     """
-    parts = column_parts(codewords.shape[1], codes.shape[1])
-    return torch.cat([rows_at(codewords[:, part], codes[:, m]) for m, part in enumerate(parts)], dim=1)
+    width, num_codes = codewords.shape[1], codes.shape[1]
+    if num_codes > _FEW_CODES and gather_trains(codewords):
+        return codewords.gather(0, codes.long().index_select(1, part_of(width, num_codes)))
+    parts = enumerate(column_parts(width, num_codes))
+    return torch.cat([rows_at(codewords[:, part], codes[:, m]) for m, part in parts], dim=1)
+
+
+def part_of(width: int, num_codes: int) -> Tensor:
+    """(W,) int64: which of the M sub-vectors each column is in."""
+    return torch.tensor([m for m, p in enumerate(column_parts(width, num_codes)) for _ in range(p.stop - p.start)])
 
 
 def column_parts(width: int, num_codes: int) -> list[slice]:
     """The columns of each of M sub-vectors: near-equal parts, the longer ones first, as ``numpy.array_split`` cuts."""
-    lengths = [len(part) for part in np.array_split(np.arange(width), num_codes)]
-    edges = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+    length, longer = divmod(width, num_codes)
+    edges = [m * length + min(m, longer) for m in range(num_codes + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]

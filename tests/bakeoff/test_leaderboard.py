@@ -159,7 +159,7 @@ def test_one_seed_tells_nothing_about_chance_and_no_method_is_said():
 @pytest.mark.parametrize(
     ("a", "b", "doubt", "note"),
     [
-        ([0.9], [0.5], " (one seed)", "ahead of b on one seed"),
+        ([0.9], [0.5], " (one seed)", "before b on one seed"),
         ([0.70, 0.72], [0.71, 0.70], " (a tie)", "within chance of b"),
         ([0.70, 0.72], [0.60, 0.621], "", "beyond chance of b"),
         ([0.70], None, "", "the only one within it"),

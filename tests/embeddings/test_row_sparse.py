@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 
 from mec.embeddings.full import RowSparseTable
@@ -57,3 +60,25 @@ def test_gradients_of_repeated_rows_add_up() -> None:
 def test_scoring_keeps_no_gradient() -> None:
     table = RowSparseTable(5, 2)
     assert not table.eval()(torch.tensor([0, 1])).requires_grad
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("num", [1, 7, 40_000])
+def test_distinct_rows_come_in_the_order_of_their_last_places(num: int, four_threads: None) -> None:
+    table = RowSparseTable(50, 3)
+    table.start_training()
+    index = torch.randint(50, (num,), generator=torch.Generator().manual_seed(num))
+    for _ in range(3):  # what an earlier batch left behind does not matter
+        distinct, rows, inverse = table.distinct(index)
+        last = {value: place for place, value in enumerate(index.tolist())}
+        assert distinct.tolist() == sorted(last, key=lambda value: last[value])
+        assert torch.equal(distinct[inverse], index)
+        assert torch.equal(rows, table.weight[distinct])
+        index = index.flip(0)

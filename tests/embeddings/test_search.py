@@ -125,17 +125,20 @@ def test_weights_learn_from_training_rows_and_the_architecture_from_validation_r
     assert moved == [("train", True, False), ("valid", False, True)] * 6
 
 
-@pytest.mark.parametrize("stop_after", [2, 5, 9])
-def test_a_search_that_was_killed_goes_on_to_the_same_bits(small, tmp_path, monkeypatch, stop_after):
+@pytest.mark.parametrize(
+    ("name", "stop_after"),
+    [("autodim", 2), ("autodim", 5), ("autodim", 9), ("autoemb", 5), ("autodpq", 5), ("xlightfm", 5)],
+)
+def test_a_search_that_was_killed_goes_on_to_the_same_bits(small, tmp_path, monkeypatch, name, stop_after):
     monkeypatch.setattr(search_module, "_SAVE_STEPS", 2)
-    whole, shape = mixed_model()
+    whole, shape = mixed_model(name)
     for _ in steps(whole, shape, small, epochs=2):
         pass
     kept = Checkpoints(tmp_path, "search", "key")
-    killed, shape = mixed_model()
+    killed, shape = mixed_model(name)
     for _ in itertools.islice(steps(killed, shape, small, epochs=2, checkpoints=kept), stop_after):
         pass
-    again, shape = mixed_model()
+    again, shape = mixed_model(name)
     shares = list(steps(again, shape, small, epochs=2, checkpoints=kept))
     # the iterator stops before the pair it announced; every second pair is kept
     assert shares == [i / 12 for i in range((stop_after - 1) // 2 * 2, 12)]

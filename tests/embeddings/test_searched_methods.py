@@ -94,6 +94,15 @@ def test_candidates_of_autoemb_are_weighed_by_a_values_popularity():
     assert len(weights.unique(dim=0)) == len(ids) > 1
 
 
+def test_a_variance_that_rounds_below_zero_is_none():
+    """Of two distinct rows all directions but one have no variance."""
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        supernet = PrefixSupernet(2, 17, [1, 2, 4, 8, 17], 1.0, draw)
+        rows = supernet.mixed(1000 * torch.randn(2, 17, generator=draw), torch.tensor([3, 1]), supernet.weights())
+        assert bool(rows.isfinite().all())
+
+
 def test_rows_that_do_not_differ_are_normalised_to_nothing():
     supernet = PrefixSupernet(30, 5, [2, 5], 1.0, torch.Generator().manual_seed(0))
     supernet.table.start_training()
