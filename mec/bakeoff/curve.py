@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mec.bakeoff.cells import REFERENCE
@@ -13,43 +14,39 @@ from mec.evaluation.figure_style import FULL, GREY, INK, house_style, new_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Auc = Mapping[str, Any]  # mean, and low and high of its interval or None
+
 # Okabe and Ito's, without the full table's; with more methods colours come again, with other markers
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8A8A8A", "#222222")
 _MARKERS = ("o", "s", "^", "D")
 _MAX_BANDS = 6  # methods beyond which bands hide each other, and bars alone are drawn
+_MIN_POINTS = 8  # fewer are easily told apart
+_SQUEEZED = 0.3  # share of the vertical axis below which the better half is shown by itself
 _MIN_SPAN = 4.0  # of the horizontal axis, largest over smallest
 
 
 def draw_curve(board: Mapping[str, Any]) -> bytes:
     """Test AUC over how many times fewer bytes than the full tables, as PNG; what was not measured is left out.
 
+    Where a few methods fall far behind, a second panel above shows the better half of all points by itself.
+
     Args:
         board: From ``make_leaderboard``.
     """
     points = _points(board)
+    _, reference = points.pop(REFERENCE)[0] if REFERENCE in points else (None, None)
+    aucs = [row["auc"] for row in board["rows"] if "auc" in row]
+    better = better_half(aucs)
     with house_style():
-        figure = new_figure(8.4, 5.2)
-        axes = figure.subplots()
-        if REFERENCE in points:
-            _, reference = points.pop(REFERENCE)[0]
-            if reference["low"] is not None:
-                axes.axhspan(reference["low"], reference["high"], color=FULL, alpha=0.18, linewidth=0)
-            axes.axhline(reference["mean"], color=FULL, linewidth=1, linestyle=(0, (4, 2)), label="full tables")
-        for index, (method, found) in enumerate(points.items()):
-            color = _COLORS[index % len(_COLORS)]
-            marker = _MARKERS[index // len(_COLORS) % len(_MARKERS)]
-            ratios = [ratio for ratio, _ in found]
-            if all(auc["low"] is not None for _, auc in found):
-                lows, highs = [auc["low"] for _, auc in found], [auc["high"] for _, auc in found]
-                if len(points) <= _MAX_BANDS:
-                    axes.fill_between(ratios, lows, highs, color=color, alpha=0.12, linewidth=0)
-                half = [auc["mean"] - auc["low"] for _, auc in found]
-                axes.errorbar(ratios, [auc["mean"] for _, auc in found], yerr=half, fmt="none", color=color, alpha=0.6)
-            means = [auc["mean"] for _, auc in found]
-            axes.plot(ratios, means, color=color, marker=marker, markersize=4.5, label=method.replace("$", r"\$"))
+        figure = new_figure(8.4, 5.2 if better is None else 8.6)
+        *upper, axes = figure.subplots(1 if better is None else 2, sharex=True, squeeze=False)[:, 0]
+        for each in (*upper, axes):
+            _draw(each, points, reference)
         ratio_axis(axes, [ratio for found in points.values() for ratio, _ in found] or [1.0])
-        axes.set(ylabel="test AUC")
-        _auc_axis(axes, [row["auc"] for row in board["rows"] if "auc" in row])
+        _auc_axis(axes, aucs)
+        for each in upper:
+            each.set_ylim(better)
+            each.set_title("The better half of all sizes and methods", color=GREY, fontsize=8)
         handles, labels = axes.get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8.5)
@@ -57,9 +54,41 @@ def draw_curve(board: Mapping[str, Any]) -> bytes:
         return to_png(figure)
 
 
-def _points(board: Mapping[str, Any]) -> dict[str, list[tuple[float, Mapping[str, Any]]]]:
+def _draw(axes: Axes, points: Mapping[str, list[tuple[float, Auc]]], reference: Auc | None) -> None:
+    """Every method, and the full tables."""
+    axes.set(ylabel="test AUC")
+    if reference is not None:
+        if reference["low"] is not None:
+            axes.axhspan(reference["low"], reference["high"], color=FULL, alpha=0.18, linewidth=0)
+        axes.axhline(reference["mean"], color=FULL, linewidth=1, linestyle=(0, (4, 2)), label="full tables")
+    for index, (method, found) in enumerate(points.items()):
+        color = _COLORS[index % len(_COLORS)]
+        marker = _MARKERS[index // len(_COLORS) % len(_MARKERS)]
+        ratios, means = [ratio for ratio, _ in found], [auc["mean"] for _, auc in found]
+        if all(auc["low"] is not None for _, auc in found):
+            lows, highs = [auc["low"] for _, auc in found], [auc["high"] for _, auc in found]
+            if len(points) <= _MAX_BANDS:
+                axes.fill_between(ratios, lows, highs, color=color, alpha=0.12, linewidth=0)
+            half = [auc["mean"] - auc["low"] for _, auc in found]
+            axes.errorbar(ratios, means, yerr=half, fmt="none", color=color, alpha=0.6)
+        axes.plot(ratios, means, color=color, marker=marker, markersize=4.5, label=method.replace("$", r"\$"))
+
+
+def better_half(aucs: Sequence[Auc]) -> tuple[float, float] | None:
+    """The vertical axis of the better half of all points; None where it fills much of the whole one anyway."""
+    means = [float(auc["mean"]) for auc in aucs]
+    if len(means) < _MIN_POINTS:
+        return None
+    low, high = statistics.median(means), max(means)
+    if high == low or high - low > _SQUEEZED * (high - min(means)):
+        return None
+    margin = 0.15 * (high - low)
+    return low - margin, high + margin
+
+
+def _points(board: Mapping[str, Any]) -> dict[str, list[tuple[float, Auc]]]:
     """Method -> (ratio, AUC) of each of its rows, by ratio, each size once; best methods first."""
-    found: dict[str, dict[float, Mapping[str, Any]]] = {}
+    found: dict[str, dict[float, Auc]] = {}
     for row in board["rows"]:
         if "auc" in row:
             found.setdefault(row["method"], {}).setdefault(float(row["ratio"]), row["auc"])
@@ -67,7 +96,7 @@ def _points(board: Mapping[str, Any]) -> dict[str, list[tuple[float, Mapping[str
     return {method: sorted(found[method].items()) for method in best}
 
 
-def _auc_axis(axes: Axes, aucs: list[Mapping[str, Any]]) -> None:
+def _auc_axis(axes: Axes, aucs: Sequence[Auc]) -> None:
     """Keep the lines apart: one method with a wide interval would squeeze all others."""
     means = [float(auc["mean"]) for auc in aucs]
     lows = [float(auc["low"]) for auc in aucs if auc["low"] is not None]

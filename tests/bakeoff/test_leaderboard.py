@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mec.bakeoff.curve import draw_curve, ratio_axis
+from mec.bakeoff.curve import better_half, draw_curve, ratio_axis
 from mec.bakeoff.estimates import estimate
 from mec.bakeoff.leaderboard import make_leaderboard
 from mec.bakeoff.pages import heading, leaderboard_markdown, leaderboard_page
@@ -200,6 +200,26 @@ def test_pages_hold_every_method_and_what_is_recommended():
     assert "10 methods · 2 seeds · 100 test rows" in page
     assert "data:image/png;base64," in page
     assert heading(board).startswith("Best by validation AUC: full within 1x")
+
+
+@pytest.mark.parametrize(
+    ("means", "shown"),
+    [
+        ([0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85], False),  # evenly spread
+        ([0.5, 0.6, 0.7, 0.8, 0.89, 0.90, 0.91, 0.92], True),
+        ([0.5, 0.88, 0.89, 0.90, 0.91, 0.92], False),  # few
+        ([0.9] * 8, False),
+        ([0.5, 0.6] + [0.9] * 6, False),
+    ],
+)
+def test_the_better_half_has_a_panel_where_others_fall_far_behind(means, shown):
+    limits = better_half([{"mean": mean, "low": None, "high": None} for mean in means])
+    assert (limits is not None) == shown
+    if limits is not None:
+        assert [mean for mean in means if limits[0] < mean < limits[1]] == [0.89, 0.90, 0.91, 0.92]
+    results = [cell(f"m{i}", "2x", 0, mean, mean, 3000 - i) for i, mean in enumerate(means)]
+    heights = [int.from_bytes(draw_curve(make_leaderboard(part))[20:24], "big") for part in (results, results[:1])]
+    assert (heights[0] > 1.5 * heights[1]) == shown
 
 
 @pytest.mark.parametrize("ratios", [[8.0], [1.0], [8.0, 9.1], [0.7, 1.3], [2.0, 130.0]])
