@@ -1,4 +1,4 @@
-"""Seconds of training, every method against the full table: one process, one thread, the same rows, in turns.
+"""CPU seconds of training, every method against the full table: one process, one thread, the same rows, in turns.
 
 An epoch is so many steps over the same rows for all, so the ratio of steps is that of epochs; reading rows and
 validating, which cost all methods much the same, are left out, which makes the ratios larger than those of whole
@@ -65,22 +65,22 @@ class Side:
         self.batches, self.num_steps = self._read(method), 0
 
     def train(self) -> float:
-        """Seconds of a turn."""
-        start = time.perf_counter()
+        """CPU seconds of a turn."""
+        start = time.process_time()
         for batch in self.batches:
             self.num_steps += 1
             train_batch(
                 self.model, self.optimizer, batch, self.optimizer_settings.l2, torch.device("cpu"), self.num_steps
             )
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     def search(self) -> float:
-        """Seconds of a turn of the search, from the first pair of steps on; what goes before is not counted."""
+        """CPU seconds of a turn of the search, from the first pair of steps on; what goes before is not counted."""
         dataset = self.inputs.dataset
         num_batches = math.ceil(dataset.num_rows("train") / self.optimizer_settings.batch_size)
         method = self.build({"search_epochs": (self.steps + 1) / num_batches})
         model, forwards = ctr_model(self.inputs, method), list[float]()
-        model.backbone.register_forward_pre_hook(lambda *_: forwards.append(time.perf_counter()))
+        model.backbone.register_forward_pre_hook(lambda *_: forwards.append(time.process_time()))
         method.search(model, dataset, self.optimizer_settings, None)
         return forwards[2 * self.steps] - forwards[0]
 
