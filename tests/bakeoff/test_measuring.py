@@ -20,7 +20,9 @@ from mec.data.layout import FieldLayout
 from mec.data.vocabulary import Vocabularies
 from mec.embeddings.export import write_export
 from mec.embeddings.mec import Mec
+from mec.embeddings.method import MethodSettings
 from mec.embeddings.qr import QR
+from mec.embeddings.sizing import BudgetError
 from mec.errors import BundleError, ConfigError, SpaceError, TrainingError
 from mec.evaluation.calibration import fit_calibration
 from mec.evaluation.metrics import auc, logloss
@@ -163,12 +165,15 @@ def test_what_a_method_cannot_code_is_not_called_a_training_that_diverged(inputs
     assert "was seen in training" in found["reason"]
 
 
-def test_a_wrong_setting_is_wrong_input_where_the_default_would_only_be_over_budget(inputs):
-    at = {"method": "autodpq", "budget": "8x", "seed": 0, "l2": 0.0}
-    own = {"min_count": 1000, "candidates": [[16, 64]]}  # fewer exact rows, so that the wrong candidate is met
-    assert measure_cell(Cell(**at), inputs, None)["status"] == "over_budget"
-    with pytest.raises(ConfigError, match=r"^autodpq at 8x, seed 0: autodpq.*found: 64"):
-        measure_cell(Cell(**at, settings=own), inputs, None)
+def test_a_wrong_setting_is_wrong_input_where_the_default_would_only_be_over_budget(inputs, monkeypatch):
+    def refuse(name: str, own: object, settings: MethodSettings) -> None:
+        kind = ConfigError if settings.init_std == 0.5 else BudgetError
+        raise kind("refused", found=settings.init_std, fix="none")
+
+    monkeypatch.setattr(measuring, "build_method", refuse)
+    assert measure_cell(qr(), inputs, None)["status"] == "over_budget"
+    with pytest.raises(ConfigError, match=r"^qr at 4x, seed 3: refused; found: 0.5"):
+        measure_cell(qr(settings={"init_std": 0.5}), inputs, None)
 
 
 def test_tables_that_a_method_cannot_store_are_a_result(inputs, monkeypatch):
