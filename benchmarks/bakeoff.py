@@ -23,11 +23,8 @@ cannot reach their budget and cost nothing. Trials come on top, 70 cells a table
 dhe, took under two hours of one core; Yelp's cells take three times as long. ``claims`` has 43 trainings on
 MovieLens-1M, some forty minutes; ``epochs`` takes five minutes.
 
-Result of ``epochs`` (2026-11-21, yelp_next at 8x, B 2,048, one thread, busy EPYC cores; two runs, 3 and 5 rounds):
-every method but DHE trains within 3 times the full table's time: dpq_sx 2.74, mgqe 2.36, dpq_vq 2.27, xlightfm 1.72,
-autodpq (1x) 1.63, amtl 1.39, all others below 1.3; dhe 27. A step of a search trains on a batch of training rows and on
-one of validation rows, with all candidates: its epoch takes 3.7 (autoemb) to 5.7 times (autodpq, xlightfm) that of the
-full table, 1.9 to 2.9 for each batch.
+Result of ``epochs``: docs/methods.md, "What training takes". MovieLens-1M's cells take three to five minutes for methods
+that start from random.
 """
 
 from __future__ import annotations
