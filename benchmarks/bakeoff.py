@@ -23,8 +23,8 @@ cannot reach their budget and cost nothing. Trials come on top, 70 cells a table
 dhe, took under two hours of one core; Yelp's cells take three times as long. ``claims`` has 43 trainings on
 MovieLens-1M, some forty minutes; ``epochs`` takes five minutes.
 
-Result of ``epochs``: docs/methods.md, "What training takes". MovieLens-1M's cells take three to five minutes for methods
-that start from random.
+MovieLens-1M's cells take three to five minutes where a method starts from random. Result of ``epochs``:
+docs/methods.md, "What training takes".
 """
 
 from __future__ import annotations
