@@ -9,7 +9,7 @@ from typing import Any
 
 import bakeoff
 import pytest
-from bakeoff_study import claims, frontier, numbers, tuning
+from bakeoff_study import claims, epochs, frontier, numbers, tuning
 from bakeoff_study.claims import CLAIMS, agreement
 from bakeoff_study.epochs import run_epochs
 from bakeoff_study.running import run_jobs
@@ -20,6 +20,7 @@ from mec.bakeoff.estimates import Estimate
 from mec.bakeoff.leaderboard import make_leaderboard
 from mec.config import parse_config
 from mec.embeddings.methods import METHODS
+from mec.errors import ConfigError
 from tests.bakeoff.made_up import cells, failed
 
 BUDGET = {"text": "8x", "bytes": 1000}
@@ -218,6 +219,18 @@ def test_a_trial_that_was_chosen_is_not_run_again(tmp_path):
     tried(config, tmp_path, "qr", "8x", [0.6, 0.7, 0.5])
     (cell,) = plan_cells(tuning.tuned(config, ["qr"], tmp_path))
     assert Job(config, cell, tmp_path).file == tuning.trial_jobs(config, "qr", "8x", tmp_path)[1].file
+
+
+def test_times_without_a_full_table_to_compare_with_are_an_error(tmp_path, monkeypatch):
+    def refuse(job: Job, *_: object) -> None:
+        raise ConfigError(f"{job.cell.method} cannot be built", found="nothing", fix="none")
+
+    monkeypatch.setattr(epochs, "_side", refuse)
+    monkeypatch.setattr(Job, "inputs", lambda _: None)
+    config = tiny(methods=["qr"], budgets=["4x"], seeds=1)
+    jobs = [Job(config, each, tmp_path) for each in plan_cells(config)]
+    with pytest.raises(ConfigError, match="full cannot be built"):
+        run_epochs(jobs, rounds=2, steps=2)
 
 
 @pytest.mark.slow
