@@ -13,8 +13,6 @@ Bytes per vocabulary: those of ``mec.embeddings.code_plan``, with an exact head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,15 +21,15 @@ from torch import Tensor, nn
 
 from mec.embeddings.code_plan import CodePlan, Coding, NumCodes, NumCodewords, codes_of_size, num_code_sizes
 from mec.embeddings.coded_table import CodedTable, VectorSettings, quantizer_terms, vector_quantizer
+from mec.embeddings.codes_mixture import CodesMixture
 from mec.embeddings.exact_rows import draw
 from mec.embeddings.full import RowSparseTable
 from mec.embeddings.head import head_ids, places
 from mec.embeddings.method import METHODS, MethodInputs, with_settings
-from mec.embeddings.quantizers import VectorQuantizer
 from mec.embeddings.searched import FIRST_SCALE, Choice, GumbelSupernet, SearchedMethod, SearchSettings, Supernet
 from mec.embeddings.table_method import Table
 from mec.errors import ConfigError
-from mec.models.batch_norm import BatchNorm
+from mec.lookup import rows_at
 
 
 class AutoDPQSettings(SearchSettings, VectorSettings):
@@ -47,35 +45,15 @@ class AutoDPQSettings(SearchSettings, VectorSettings):
     )
 
 
-class Mixture(nn.Module):
-    """Candidates' rows on one scale, added up: batch normalisation without scale and shift, then one of both for all.
-
-    Without it, a candidate could win by the size of its rows alone.
-
-    Args:
-        num_candidates: C.
-        width: D + 1.
-    """
-
-    def __init__(self, num_candidates: int, width: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(BatchNorm(width, affine=False) for _ in range(num_candidates))
-        self.scale = nn.Parameter(torch.full((width,), FIRST_SCALE))
-        self.shift = nn.Parameter(torch.zeros(width))
-
-    def forward(self, candidates: Sequence[Tensor], weights: Tensor) -> Tensor:
-        """C times (N, D + 1) rows, (C,) weights -> (N, D + 1)."""
-        parts = [weights[i] * norm(candidates[i]) for i, norm in enumerate(self.norms)]
-        return torch.stack(parts).sum(dim=0) * self.scale + self.shift
-
-
 class CodesSupernet(GumbelSupernet):
-    """One table and a quantizer per candidate; the head reads the table itself.
+    """One table, and quantizers of the rest of its rows, mixed; the head reads the table itself.
+
+    Means and variances are over the batch, whichever split it is of: a search looks up nothing but batches.
 
     Args:
         counts: (V,) training counts.
         head: k, values with exact rows.
-        quantizers: One per candidate.
+        mixture: Of the candidates.
         width: D + 1.
         init_std: Of the first vectors.
         generator: Of the first vectors.
@@ -87,30 +65,31 @@ class CodesSupernet(GumbelSupernet):
         self,
         counts: NDArray[np.int64],
         head: int,
-        quantizers: list[VectorQuantizer],
+        mixture: CodesMixture,
         width: int,
         init_std: float,
         generator: torch.Generator,
     ) -> None:
-        super().__init__(len(quantizers))
+        super().__init__(len(mixture.codings))
         self.head = head
-        self.quantizers = nn.ModuleList(quantizers)
+        self.mixture = mixture
         self.table = RowSparseTable(len(counts), width)
         draw(self.table.weight, init_std, generator)
         self.register_buffer("index", head_ids(counts, head), persistent=False)
-        self.mixture = Mixture(len(quantizers), width)
+        self.scale = nn.Parameter(torch.full((width,), FIRST_SCALE))
+        self.shift = nn.Parameter(torch.zeros(width))
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(N,) -> (N, D + 1); leaves the quantizers' terms in ``term``."""
-        rows: Tensor = self.table(ids)
-        rest = (places(ids, self.head, self.index) < 0).nonzero()[:, 0]
+        """(N,) -> (N, D + 1), in training; leaves the quantizers' terms in ``term``."""
+        distinct, rows, inverse = self.table.distinct(ids)
+        rest = (places(distinct, self.head, self.index) < 0).nonzero()[:, 0]
         # without a row of the rest the weights would have no gradient, which the search asks for
         self.term = 0.0 * self.logits.sum()
         if not len(rest):
-            return rows + self.term
-        found = [quantizer(rows[rest]) for quantizer in self.quantizers]
-        self.term = torch.stack([term for _, term in found]).sum()
-        return rows.index_copy(0, rest, self.mixture([coded for coded, _ in found], self.weights()))
+            return rows_at(rows, inverse) + self.term
+        times = torch.bincount(inverse, minlength=len(distinct))[rest].to(rows.dtype)
+        mixed, self.term = self.mixture(rows_at(rows, rest), times / times.sum(), self.weights())
+        return rows_at(rows.index_copy(0, rest, mixed * self.scale + self.shift), inverse)
 
 
 @METHODS.register("autodpq")
@@ -153,12 +132,17 @@ class AutoDPQ(SearchedMethod[AutoDPQSettings]):
     def make_supernet(self, vocabulary: str, inputs: MethodInputs, settings: AutoDPQSettings) -> Supernet:
         """See ``SearchedMethod.make_supernet``."""
         generator = inputs.generator(vocabulary, "search")
-        quantizers = [
-            vector_quantizer(_coding(choice), inputs, settings, generator)
-            for choice in self.candidates(vocabulary, inputs, settings)
-        ]
+        mixture = CodesMixture(
+            [_coding(choice) for choice in self.candidates(vocabulary, inputs, settings)],
+            inputs.width,
+            settings.init_std,
+            settings.batch_norm,
+            generator,
+            codebook=settings.codebook,
+            commitment=settings.commitment,
+        )
         counts, head = inputs.counts[vocabulary], _num_head(vocabulary, inputs, settings)
-        return CodesSupernet(counts, head, quantizers, inputs.width, settings.init_std, generator)
+        return CodesSupernet(counts, head, mixture, inputs.width, settings.init_std, generator)
 
     def regulariser(self, rows: Tensor) -> Tensor | None:
         """The quantizers' terms, summed over vocabularies."""

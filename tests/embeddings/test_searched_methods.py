@@ -10,7 +10,7 @@ from torch.nn.functional import batch_norm
 from mec.config import OptimizerConfig
 from mec.ctr_model import CtrModel
 from mec.embeddings import searched
-from mec.embeddings.autodpq import AutoDPQ, AutoDPQSettings, Mixture
+from mec.embeddings.autodpq import AutoDPQ, AutoDPQSettings
 from mec.embeddings.code_plan import Coding
 from mec.embeddings.method import Method
 from mec.embeddings.methods import build_method
@@ -24,19 +24,6 @@ from mec.quantize.product import ProductCodebook, join_parts
 from mec.testing_method_data import every_id, inputs
 
 W = 7
-
-
-def test_normalised_candidates_are_mixed_on_one_scale():
-    mixture = Mixture(2, 3).train()
-    with torch.no_grad():
-        mixture.scale.copy_(torch.tensor([1.0, 2.0, 3.0]))
-        mixture.shift.copy_(torch.tensor([0.0, 0.0, 5.0]))
-    small, large = torch.randn(50, 3), 1000 * torch.randn(50, 3) + 7
-    mixed = mixture([small, large], torch.tensor([0.25, 0.75]))
-    standard = [(x - x.mean(0)) / x.std(0, unbiased=False) for x in (small, large)]
-    torch.testing.assert_close(
-        mixed, (0.25 * standard[0] + 0.75 * standard[1]) * mixture.scale + mixture.shift, rtol=1e-3, atol=1e-3
-    )
 
 
 @pytest.mark.parametrize("per_value", [False, True])
@@ -195,20 +182,55 @@ def test_autodpq_codes_values_of_low_frequency_alone(in_order):
     }
 
 
+@pytest.mark.parametrize("in_order", [True, False])
+def test_autodpq_searches_codes_of_values_of_low_frequency_alone(in_order):
+    own = inputs(in_order=in_order)
+    method = build_method("autodpq", own, {"min_count": 10})
+    net = method.make_supernet("user", own, method.settings).train()
+    net.table.start_training()
+    with torch.no_grad():
+        net.scale.copy_(torch.arange(1.0, W + 1))
+        net.shift.copy_(torch.arange(float(W)))
+    head = torch.from_numpy(own.counts["user"]) >= 10
+    head[0] = False
+    ids = torch.cat([torch.arange(699, -1, -1), torch.arange(400)])  # many of them twice
+    torch.manual_seed(0)
+    rows = net(ids)
+    assert torch.equal(rows[head[ids]], net.table.weight[ids[head[ids]]])
+    distinct, times = ids[~head[ids]].unique(return_counts=True)
+    torch.manual_seed(0)
+    mixed, term = net.mixture(net.table.weight[distinct], times / times.sum(), net.weights())
+    expected = torch.zeros(700, W).index_copy(0, distinct, mixed * net.scale + net.shift)
+    torch.testing.assert_close(rows[~head[ids]], expected[ids[~head[ids]]])
+    torch.testing.assert_close(net.term, term)
+
+
 def test_autodpq_passes_the_task_to_the_head_and_the_term_to_codewords():
     method = build_method("autodpq", inputs(), {"min_count": 10})
     net = method.make_supernet("user", method.inputs, method.settings).train()
     net.table.start_training()
     rows = net(torch.arange(700))
-    rows.sum().backward(retain_graph=True)
-    assert all(q.codewords.grad is None for q in net.quantizers)
+    upstream = torch.randn(700, W, generator=torch.Generator().manual_seed(0))
+    rows.backward(upstream, retain_graph=True)
+    assert net.mixture.codewords.grad is None
+    assert bool(net.logits.grad.any())
     ids, used = net.table._pending
     head = torch.from_numpy(inputs().counts["user"])[ids] >= 10
     head[ids == 0] = False
-    torch.testing.assert_close(used.grad[head], torch.ones(int(head.sum()), W))
+    assert torch.equal(used.grad[head], upstream[ids[head]])
+    assert bool(used.grad[~head].any(dim=1).all())
     net.term.backward()
-    assert all(bool(q.codewords.grad.any()) for q in net.quantizers)
-    assert bool(net.logits.grad.any())
+    assert bool(net.mixture.codewords.grad.any())
+
+
+def test_a_batch_of_frequent_values_alone_leaves_a_search_something_to_differentiate():
+    method = build_method("autodpq", inputs(), {"min_count": 10})
+    net = method.make_supernet("user", method.inputs, method.settings).train()
+    net.table.start_training()
+    ids = torch.tensor([1, 2, 1])
+    rows = net(ids)
+    assert torch.equal(rows, net.table.weight[ids])
+    assert not bool(torch.autograd.grad(rows.sum(), net.logits)[0].any())
 
 
 def test_xlightfm_codes_are_the_product_codebooks_and_stay():
