@@ -48,7 +48,8 @@ class AutoDPQSettings(SearchSettings, VectorSettings):
 class CodesSupernet(GumbelSupernet):
     """One table, and quantizers of the rest of its rows, mixed; the head reads the table itself.
 
-    Means and variances are over the batch, whichever split it is of: a search looks up nothing but batches.
+    Means and variances are over the batch, whichever split it is of: a search looks up nothing but batches. Where a
+    batch has one value of the rest, that leaves the shift alone.
 
     Args:
         counts: (V,) training counts.

@@ -2,10 +2,10 @@
 
     e(x) = sum_c w_c BN(q_c(x)),  q_c = ``mec.embeddings.quantizers.VectorQuantizer``
 
-BN is batch normalisation (Ioffe and Szegedy, ICML 2015) without scale and shift; without it a candidate could win by
+BN is batch normalisation (Ioffe and Szegedy, ICML 2015) without scale and shift. Without BN a candidate could win by
 the size of its rows alone. A candidate's mean and variance follow from how often each codeword is chosen, and a
 normalised candidate is normalised codewords side by side. So the rows of a single candidate are never held, forward or
-backward: what is held is the mixture, and tables of codewords.
+backward: what is held is the mixture, and about ten tables of codewords, each W floats wide, 0 outside its part.
 """
 
 from __future__ import annotations
@@ -99,8 +99,10 @@ class CodesMixture(nn.Module):
             centred = (self.codewords - self.owner.T @ means) * self.inside
             scales = (self.owner @ (chosen * centred.square()) + _EPS).rsqrt()  # (C, W)
             normalised = centred * (self.owner.T @ scales)
-        mixed: Tensor = _Mix.apply(rows, weights, normalised, scales, codes, groups, share, self.owner)  # type: ignore[no-untyped-call]
-        return mixed, self._term(rows, share, codes, chosen, sums)
+        return (
+            _mix(rows, weights, normalised, scales, codes, groups, share, self.owner),
+            self._term(rows, share, codes, chosen, sums),
+        )
 
     @torch.no_grad()
     def codes(self, rows: Tensor, share: Tensor) -> Tensor:
@@ -128,32 +130,19 @@ class CodesMixture(nn.Module):
             last = first + num_codes * num_codewords
             own = codewords[first:last].view(num_codes, num_codewords, -1)
             own = own.gather(2, columns[:, None].expand(-1, num_codewords, -1))  # (M, K, w)
-            chosen.append(self._nearest(points[num_codes], own.transpose(1, 2), share, space))
+            own = own.transpose(1, 2)
+            if self.batch_norm:
+                floats = points[num_codes] * (columns < rows.shape[1])[:, None]
+                chosen.append(_best_normalised(points[num_codes], own, floats.square().sum(2), share))
+            else:
+                chosen.append(_nearest(points[num_codes], own, space))
             first = last
         return torch.cat(chosen) + self.firsts
-
-    def _nearest(self, points: Tensor, codewords: Tensor, share: Tensor, space: Tensor) -> Tensor:
-        """(M, U, w), (M, w, K) with -|codeword|^2 / 2 among the floats -> (M, U) int64 in [0, K)."""
-        num_codes, num_rows, _ = points.shape
-        num_codewords = codewords.shape[2]
-        if self.batch_norm:
-            responses = 2 * points @ codewords - points.square().sum(dim=2, keepdim=True)  # less a constant
-            centred = responses - (share @ responses)[:, None]
-            normalised = centred * ((share @ centred.square())[:, None] + _EPS).rsqrt()
-            return largest(normalised.flatten(0, 1)).view(num_codes, num_rows)
-        tile_rows = _tile_rows(num_codes * num_codewords)
-        codes = torch.empty(num_codes, num_rows, dtype=torch.int64, device=points.device)
-        for start in range(0, num_rows, tile_rows):
-            tile = points[:, start : start + tile_rows]
-            shape = (num_codes, tile.shape[1], num_codewords)
-            scores = torch.bmm(tile, codewords, out=space[: math.prod(shape)].view(shape))
-            codes[:, start : start + tile_rows] = largest(scores.flatten(0, 1)).view(shape[:2])
-        return codes
 
     def _term(self, rows: Tensor, share: Tensor, codes: Tensor, chosen: Tensor, sums: Tensor) -> Tensor:
         """codebook mean |q - sg(row)|^2 + commitment mean |sg(q) - row|^2 over the batch and columns, all candidates'.
 
-        |q - row|^2 is multiplied out, and added up by codeword.
+        |q - row|^2 is multiplied out, and added up by codeword; where all are 0, rounding may leave it below 0.
         """
         codebook, commitment = self.term_weights
         of_rows = len(self.codings) * (share @ rows.detach().square()).sum()
@@ -194,13 +183,17 @@ class _Mix(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weights, normalised, scales, codes, share, owner = ctx.saved_tensors
         products = owner @ (ctx.groups.sums(gradient) * normalised)  # (C, W), sum g x_c
-        of_rows = None
-        if ctx.needs_input_grad[0]:
-            factors = weights[:, None] * scales
-            total = factors.sum(0)  # (W,)
-            centre = summed(normalised * (owner.T @ (factors * products)), codes)
-            of_rows = gradient * total - share[:, None] * (gradient.sum(0) * total + centre)
+        factors = weights[:, None] * scales
+        total = factors.sum(0)  # (W,)
+        centre = summed(normalised * (owner.T @ (factors * products)), codes)
+        of_rows = gradient * total - share[:, None] * (gradient.sum(0) * total + centre)
         return of_rows, products.sum(1), None, None, None, None, None, None
+
+
+def _mix(*arguments: Tensor | Groups) -> Tensor:
+    """What ``_Mix.forward`` takes -> (U, W)."""
+    mixed: Tensor = _Mix.apply(*arguments)  # type: ignore[no-untyped-call]
+    return mixed
 
 
 class Groups:
@@ -222,13 +215,54 @@ class Groups:
         self.starts = counts.cumsum(0) - counts  # (T,)
 
     def sums(self, values: Tensor) -> Tensor:
-        """(U, w) -> (T, w), those of the rows that chose a codeword added up: scatter_add takes five times as long."""
+        """(U, w) -> (T, w), those of the rows that chose a codeword added up, in the order of rows."""
         return functional.embedding_bag(self.rows, values, self.starts, mode="sum")
 
 
 def summed(codewords: Tensor, codes: Tensor) -> Tensor:
     """(T, W) codewords, (B, U) codes -> (U, W), the B codewords of each row added up."""
     return functional.embedding_bag(codes.T.contiguous(), codewords, mode="sum")
+
+
+def _nearest(points: Tensor, codewords: Tensor, space: Tensor) -> Tensor:
+    """The nearest codeword of each part.
+
+    Args:
+        points: (M, U, w), a one among the floats of each.
+        codewords: (M, w, K), -|codeword|^2 / 2 in its place.
+        space: Of ``_most_scores`` floats.
+
+    Returns:
+        (M, U) int64 in [0, K).
+    """
+    num_codes, num_rows, _ = points.shape
+    num_codewords = codewords.shape[2]
+    tile_rows = _tile_rows(num_codes * num_codewords)
+    codes = torch.empty(num_codes, num_rows, dtype=torch.int64, device=points.device)
+    for start in range(0, num_rows, tile_rows):
+        tile = points[:, start : start + tile_rows]
+        shape = (num_codes, tile.shape[1], num_codewords)
+        scores = torch.bmm(tile, codewords, out=space[: math.prod(shape)].view(shape))
+        codes[:, start : start + tile_rows] = largest(scores.flatten(0, 1)).view(shape[:2])
+    return codes
+
+
+def _best_normalised(points: Tensor, codewords: Tensor, squares: Tensor, share: Tensor) -> Tensor:
+    """The codeword of the largest response after batch normalisation; all (M, U, K) responses are held.
+
+    Args:
+        points: See ``_nearest``.
+        codewords: See ``_nearest``.
+        squares: (M, U) |part of the row|^2.
+        share: (U,) of the batch that each row is.
+
+    Returns:
+        (M, U) int64 in [0, K).
+    """
+    responses = 2 * points @ codewords - squares[:, :, None]
+    centred = responses - (share @ responses)[:, None]
+    normalised = centred * ((share @ centred.square())[:, None] + _EPS).rsqrt()
+    return largest(normalised.flatten(0, 1)).view(squares.shape)
 
 
 def _tile_rows(scores_of_row: int) -> int:

@@ -105,20 +105,42 @@ def test_codewords_stay_within_their_columns():
         assert not torch.equal(own, old)
 
 
-def test_one_row_alone_is_normalised_to_nothing():
-    mixture, rows = mixture_of(), torch.randn(1, W).double().requires_grad_()
+@pytest.mark.parametrize("batch_norm_of_responses", [False, True])
+def test_one_row_alone_is_normalised_to_nothing(batch_norm_of_responses):
+    mixture, rows = mixture_of(batch_norm=batch_norm_of_responses), torch.randn(1, W).double().requires_grad_()
     mixed, term = mixture(rows, torch.ones(1).double(), torch.ones(len(CODINGS)).double())
     assert torch.equal(mixed, torch.zeros_like(mixed))
     mixed.sum().backward()
     assert torch.equal(rows.grad, torch.zeros_like(rows))
     assert float(term.detach()) > 0
+    if batch_norm_of_responses:  # responses of one row say nothing, and the first of equals is chosen
+        assert torch.equal(mixture.codes(rows.detach(), torch.ones(1).double()), mixture.firsts)
 
 
-@pytest.mark.parametrize("num_codewords", [50, 40_000])
+@pytest.mark.parametrize("batch_norm_of_responses", [False, True])
+def test_small_rows_choose_as_they_would_in_float64(batch_norm_of_responses):
+    draw = torch.Generator().manual_seed(0)
+    mixture = CodesMixture(CODINGS, W, 0.001, batch_norm_of_responses, draw, codebook=1.0, commitment=0.0)
+    rows, share = 0.001 * torch.randn(900, W, generator=draw), torch.full((900,), 1 / 900)
+    codes = mixture.codes(rows, share)
+    same = codes == mixture.double().codes(rows.double(), share.double())
+    assert float(same.float().mean()) > 0.999
+
+
+def test_codewords_are_what_a_checkpoint_holds():
+    assert list(mixture_of().state_dict()) == ["codewords"]
+
+
+@pytest.mark.parametrize("num_codewords", [50, 32_767, 32_768, 32_769, 40_000])  # 16 bits hold up to 32,767
 def test_rows_are_added_up_by_codeword(num_codewords):
     draw = torch.Generator().manual_seed(0)
-    codes = torch.randint(num_codewords - 10, (3, 200), generator=draw)
+    codes = torch.randint(num_codewords, (3, 200), generator=draw)
+    codes[0, :40] = num_codewords - 1
+    codes[1, :40] = num_codewords // 2
     values = torch.randn(200, 4, generator=draw)
     expected = np.zeros((num_codewords, 4))
     np.add.at(expected, codes.flatten().numpy(), values.double().repeat(3, 1).numpy())
     np.testing.assert_allclose(Groups(codes, num_codewords).sums(values).numpy(), expected, atol=1e-5)
+    one_book = Groups(codes[:1], num_codewords)
+    for own in one_book.rows.tensor_split(one_book.starts[1:]):  # in the order of rows, which the last bits depend on
+        assert own.tolist() == sorted(own.tolist())

@@ -205,6 +205,26 @@ def test_autodpq_searches_codes_of_values_of_low_frequency_alone(in_order):
     torch.testing.assert_close(net.term, term)
 
 
+def test_autodpq_searches_its_candidates_with_its_settings():
+    settings = {
+        "candidates": ((300, 1), (5, 2)),
+        "codebook": 0.7,
+        "commitment": 0.3,
+        "batch_norm": True,
+        "init_std": 0.02,
+    }
+    method = build_method("autodpq", inputs(), {"min_count": 10, **settings})
+    net = method.make_supernet("user", method.inputs, method.settings)
+    codings = [(coding.num_codewords, coding.num_codes) for coding in net.mixture.codings]
+    assert codings == method.candidates("user", method.inputs, method.settings) == [(300, 1), (5, 2)]
+    assert net.scores().shape == (1, 2)
+    assert net.mixture.term_weights == (0.7, 0.3)
+    assert net.mixture.batch_norm
+    assert float(net.mixture.codewords[:300].detach().std()) == pytest.approx(0.02, rel=0.1)
+    assert float(net.table.weight[:, 1:].std()) == pytest.approx(0.02, rel=0.1)
+    torch.testing.assert_close(net.scale.detach(), torch.full((W,), searched.FIRST_SCALE))
+
+
 def test_autodpq_passes_the_task_to_the_head_and_the_term_to_codewords():
     method = build_method("autodpq", inputs(), {"min_count": 10})
     net = method.make_supernet("user", method.inputs, method.settings).train()
