@@ -34,7 +34,7 @@ from mec.training import train_batch
 BOUND = 3.0
 EXEMPT = ("dhe",)
 _WARM_UP = 1  # rounds that are not counted
-_SEARCH_ROUNDS = 3  # the first ones: some searches start with k-means, which costs more than they do
+_SEARCH_ROUNDS = 5  # the first ones: some searches start with k-means, which costs more than they do
 
 
 class Side:
