@@ -3,7 +3,7 @@
 Methods that start from random rows need very different L2 than those that start from the FM's, and one for all would
 decide the comparison. So every method has the same number of trials: three weights of the L2. PQ and OPQ, whose
 codewords are not trained (trained ones are LightFM's), have three weights of values in k-means; MEC chooses between
-frozen codewords and trained ones of two weights of the L2. DHE, which has no table and takes 27 times as long, keeps
+frozen codewords and trained ones of two weights of the L2. DHE, which has no table and takes 22 times as long, keeps
 the common one. Trials are cells of seed 0 at 8x, or at 2x or 1x where that is beyond a method;
 the choice holds for all budgets and seeds.
 """
