@@ -49,7 +49,7 @@ class CodesSupernet(GumbelSupernet):
     """One table, and quantizers of the rest of its rows, mixed; the head reads the table itself.
 
     Means and variances are over the batch, whichever split it is of: a search looks up nothing but batches. Where a
-    batch has one value of the rest, that leaves the shift alone.
+    batch has one value of the rest, its row is the shift.
 
     Args:
         counts: (V,) training counts.

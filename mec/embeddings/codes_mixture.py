@@ -276,7 +276,10 @@ def _most_scores(codings: Sequence[Coding], num_rows: int) -> int:
 
 
 def _columns(parts: Sequence[slice], width: int) -> Tensor:
-    """(M, w): the columns of each part, W, which holds a one or -|codeword|^2 / 2, and W + 1, 0, to equal length."""
+    """(M, w): columns of rows to which two were added.
+
+    Those of the part, W (a one; of codewords -|codeword|^2 / 2), and then W + 1 (0), up to equal length.
+    """
     longest = max(part.stop - part.start for part in parts) + 1
     found = torch.full((len(parts), longest), width + 1)
     for own, part in zip(found, parts, strict=True):
