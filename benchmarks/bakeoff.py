@@ -23,7 +23,7 @@ cannot reach their budget and cost nothing. Trials come on top, 70 cells a table
 dhe, took under two hours of one core; Yelp's cells take three times as long. ``claims`` has 43 trainings on
 MovieLens-1M, some forty minutes; ``epochs`` takes five minutes.
 
-MovieLens-1M's cells take three to five minutes where a method starts from random. Result of ``epochs``:
+MovieLens-1M's cells take one to two minutes where a method starts from random. Result of ``epochs``:
 docs/methods.md, "What training takes".
 """
 
